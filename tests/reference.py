@@ -1,0 +1,79 @@
+"""Slow, obvious NumPy twins of what the package computes."""
+
+import numpy as np
+
+
+def convolve_same(image, kernel):
+    """Convolution of `(h, w, c)` with `(kh, kw, c, f)`, odd kernel, zeros around, stride 1."""
+    height, width, _ = image.shape
+    kernel_height, kernel_width, _, filters = kernel.shape
+    top, left = kernel_height // 2, kernel_width // 2
+    output = np.zeros((height, width, filters))
+    for row in range(height):
+        for column in range(width):
+            for i in range(kernel_height):
+                for j in range(kernel_width):
+                    y, x = row + i - top, column + j - left
+                    if 0 <= y < height and 0 <= x < width:
+                        output[row, column] += image[y, x] @ kernel[i, j]
+    return output
+
+
+def upsample_nearest(image):
+    """`(h, w, c)` to `(2h, 2w, c)`, each pixel four times."""
+    return np.kron(image, np.ones((2, 2, 1)))
+
+
+def upsample_bilinear(image):
+    """`(h, w, c)` to `(2h, 2w, c)`; pixel centres at half-integers, edges repeated."""
+    height, width, channels = image.shape
+    output = np.zeros((2 * height, 2 * width, channels))
+    for row in range(2 * height):
+        for column in range(2 * width):
+            y, x = (row + 0.5) / 2 - 0.5, (column + 0.5) / 2 - 0.5
+            top, left = int(np.floor(y)), int(np.floor(x))
+            for i, weight_y in ((top, 1 - (y - top)), (top + 1, y - top)):
+                for j, weight_x in ((left, 1 - (x - left)), (left + 1, x - left)):
+                    pixel = image[min(max(i, 0), height - 1), min(max(j, 0), width - 1)]
+                    output[row, column] += weight_y * weight_x * pixel
+    return output
+
+
+def transposed_convolution(image, kernel):
+    """`(h, w, c)` with kernel `(4, 4, f, c)`, stride 2, to `(2h, 2w, f)`.
+
+    Each input pixel (y, x) adds its multiple of the kernel to rows 2y - 1 .. 2y + 2 and the same
+    columns: the transpose of a convolution of stride 2 with "same" padding.
+    """
+    height, width, _ = image.shape
+    output = np.zeros((2 * height, 2 * width, kernel.shape[2]))
+    for y in range(height):
+        for x in range(width):
+            for i in range(4):
+                for j in range(4):
+                    row, column = 2 * y + i - 1, 2 * x + j - 1
+                    if 0 <= row < 2 * height and 0 <= column < 2 * width:
+                        output[row, column] += kernel[i, j] @ image[y, x]
+    return output
+
+
+def shuffle_pixels(image):
+    """`(h, w, 4f)` to `(2h, 2w, f)`: channel `(2i + j) f + k` becomes pixel (i, j), channel k."""
+    height, width, channels = image.shape
+    filters = channels // 4
+    output = np.zeros((2 * height, 2 * width, filters))
+    for i in range(2):
+        for j in range(2):
+            start = (2 * i + j) * filters
+            output[i::2, j::2] = image[:, :, start : start + filters]
+    return output
+
+
+def overlap_counts(true, pred):
+    """Pixels that are 1 in both masks, only in `pred`, and only in `true`, one at a time."""
+    both = only_pred = only_true = 0
+    for a, b in zip(np.ravel(true).tolist(), np.ravel(pred).tolist(), strict=True):
+        both += bool(a and b)
+        only_pred += bool(b and not a)
+        only_true += bool(a and not b)
+    return both, only_pred, only_true

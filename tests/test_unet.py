@@ -1,0 +1,192 @@
+"""The U-Net: any size, any encoder, images of 0..255; saved, reloaded, trained."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import keras_nuclei
+from keras_nuclei.blocks import UPSAMPLING_MODES
+from keras_nuclei.encoders import ENCODERS
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {name: keras_nuclei.unet(name, encoder_weights=None) for name in ENCODERS}
+
+
+def small_unet(**arguments):
+    encoder = keras_nuclei.encoders.plain(filters=(4, 8, 8))
+    return keras_nuclei.unet(encoder, decoder_filters=(8, 4), **arguments)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@settings(max_examples=5)
+@given(height=st.integers(1, 70), width=st.integers(1, 70), batch=st.integers(1, 2))
+def test_any_size(models, name, height, width, batch):
+    images = np.zeros((batch, height, width, 3), "float32")
+    output = models[name](images)
+    assert tuple(output.shape) == (batch, height, width, 1)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_fixed_size_gives_the_same_as_any_size(models, name, rng):
+    fixed = keras_nuclei.unet(name, input_shape=(37, 50, 3), encoder_weights=None)
+    fixed.set_weights(models[name].get_weights())
+    images = rng.integers(0, 256, (1, 37, 50, 3), dtype="uint8")
+    assert fixed.output_shape == (None, 37, 50, 1)
+    np.testing.assert_allclose(
+        fixed.predict(images, verbose=0), models[name].predict(images, verbose=0), atol=1e-6
+    )
+
+
+def test_uint8_and_float_images_are_one(rng):
+    model = small_unet()
+    images = rng.integers(0, 256, (2, 9, 7, 3), dtype="uint8")
+    np.testing.assert_array_equal(
+        model.predict(images, verbose=0), model.predict(images.astype("float32"), verbose=0)
+    )
+
+
+def test_every_skip_is_joined(rng):
+    """Silence one level of the encoder, and the output changes."""
+    encoder = keras_nuclei.encoders.plain(filters=(4, 8, 8))
+    images = rng.integers(0, 256, (1, 16, 16, 3)).astype("float32")
+    model = keras_nuclei.unet(encoder, decoder_filters=(8, 4))
+    before = model.predict(images, verbose=0)
+    for silent in encoder.output:
+        pyramid = {
+            level: features * 0 if level == silent else features
+            for level, features in encoder.output.items()
+        }
+        other = keras_nuclei.unet(keras.Model(encoder.input, pyramid), decoder_filters=(8, 4))
+        other.set_weights(model.get_weights())
+        assert np.abs(other.predict(images, verbose=0) - before).max() > 1e-3, silent
+
+
+@pytest.mark.parametrize("upsampling", UPSAMPLING_MODES)
+def test_learns_to_see_discs(upsampling):
+    """Bright discs on noise; a threshold can't tell them, an overfitted U-Net can."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:24, :24]
+    centres = rng.integers(6, 18, (8, 2))
+    masks = np.stack([(rows - y) ** 2 + (columns - x) ** 2 < 20 for y, x in centres])[..., None]
+    images = np.clip(60 * masks + rng.normal(90, 40, masks.shape), 0, 255)
+    encoder = keras_nuclei.encoders.plain((None, None, 1), filters=(8, 16, 16))
+    model = keras_nuclei.unet(encoder, decoder_filters=(16, 8), upsampling=upsampling)
+    model.compile(
+        keras.optimizers.Adam(3e-3),
+        keras_nuclei.losses.BinaryCrossentropyDice(),
+        metrics=[keras_nuclei.metrics.Dice(), keras_nuclei.metrics.IoU()],
+    )
+    model.fit(images, masks.astype("uint8"), batch_size=4, epochs=40, verbose=0)
+    scores = model.evaluate(images, masks.astype("uint8"), verbose=0, return_dict=True)
+    assert scores["dice"] > 0.85
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_compiled_model_saves_and_loads_without_custom_objects(name, tmp_path, rng):
+    model = keras_nuclei.unet(
+        name, encoder_weights=None, decoder_filters=(8,) * (4 if name == "plain" else 5)
+    )
+    model.compile(
+        "adam",
+        keras_nuclei.losses.BinaryCrossentropyDice(),
+        metrics=[keras_nuclei.metrics.Dice(), keras_nuclei.metrics.IoU(per_image=True)],
+    )
+    images = rng.integers(0, 256, (2, 33, 40, 3), dtype="uint8")
+    masks = rng.integers(0, 2, (2, 33, 40, 1), dtype="uint8")
+    # An optimizer that has never stepped has no state to save, and Keras warns on loading it.
+    model.optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(
+        loaded.predict(images, verbose=0), model.predict(images, verbose=0)
+    )
+    assert loaded.evaluate(images, masks, verbose=0, return_dict=True) == pytest.approx(
+        model.evaluate(images, masks, verbose=0, return_dict=True), abs=1e-6
+    )
+
+
+def test_a_loaded_model_trains_on(tmp_path, rng):
+    model = small_unet()
+    model.compile("adam", keras_nuclei.losses.Dice(), metrics=[keras_nuclei.metrics.Dice()])
+    images = rng.integers(0, 256, (4, 9, 7, 3), dtype="uint8")
+    masks = rng.integers(0, 2, (4, 9, 7, 1), dtype="uint8")
+    model.fit(images, masks, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for each in (model, loaded):
+        each.fit(images, masks, shuffle=False, verbose=0)
+    for expected, weight in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, expected, atol=1e-5)
+
+
+def test_dice_the_loss_and_dice_the_metric_do_not_share_a_name(tmp_path):
+    model = small_unet()
+    model.compile("adam", keras_nuclei.losses.Dice(), metrics=[keras_nuclei.metrics.Dice()])
+    model.optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert isinstance(loaded.loss, keras_nuclei.losses.Dice)
+
+
+def test_a_frozen_encoder_keeps_its_statistics_too(rng):
+    model = small_unet(encoder_trainable=False)
+    model.compile("adam", "binary_crossentropy")
+    encoder = model.get_layer("plain")
+    before = [weight.copy() for weight in encoder.get_weights()]
+    model.fit(rng.integers(0, 256, (4, 8, 8, 3)), rng.integers(0, 2, (4, 8, 8, 1)), verbose=0)
+    for old, new in zip(before, encoder.get_weights(), strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
+def test_the_head(rng):
+    images = rng.integers(0, 256, (1, 9, 8, 3)).astype("float32")
+    logits = small_unet(num_classes=3, classifier_activation=None)
+    softmax = small_unet(num_classes=3, classifier_activation="softmax")
+    softmax.set_weights(logits.get_weights())
+    expected = np.exp(logits.predict(images, verbose=0))
+    expected /= expected.sum(-1, keepdims=True)
+    np.testing.assert_allclose(softmax.predict(images, verbose=0), expected, atol=1e-5)
+
+
+def test_the_output_is_float32_under_mixed_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = small_unet()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    output = model(np.zeros((1, 8, 8, 3), "float32"))
+    assert keras.backend.standardize_dtype(output.dtype) == "float32"
+
+
+def test_levels_may_be_missing():
+    # As in KerasHub's ResNet pyramids, which begin at P2.
+    inputs = keras.Input((None, None, 2))
+    x = keras.layers.Conv2D(4, 3, strides=4, padding="same")(inputs)
+    pyramid = {"P2": x, "P3": keras.layers.Conv2D(8, 3, strides=2, padding="same")(x)}
+    model = keras_nuclei.unet(keras.Model(inputs, pyramid))
+    assert tuple(model(np.zeros((1, 13, 22, 2), "float32")).shape) == (1, 13, 22, 1)
+
+
+def test_no_convolution_after_the_skip():
+    model = small_unet(decoder_depth=0)
+    assert not [layer.name for layer in model.layers if layer.name.startswith("decoder")]
+    assert tuple(model(np.zeros((1, 5, 5, 3), "float32")).shape) == (1, 5, 5, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_classes": 0}, "num_classes must be at least 1; got 0"),
+        ({"decoder_depth": -1}, "decoder_depth must be at least 0; got -1"),
+        ({"decoder_filters": (8, 8)}, r"encoder's 4 halvings; got 2: \(8, 8\)"),
+        ({"upsampling": "cubic"}, "'cubic'"),
+        ({"encoder": "vgg"}, "'vgg'"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        keras_nuclei.unet(**arguments)
