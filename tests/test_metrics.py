@@ -218,7 +218,12 @@ def test_reset_and_config(metric_class):
     assert float(metric.result()) == 1
     copy = keras.metrics.deserialize(keras.metrics.serialize(metric))
     assert copy.get_config() == metric.get_config()
-    assert (copy.threshold, copy.from_logits, copy.per_image, copy.name) == (0.3, True, True, "mine")
+    assert (copy.threshold, copy.from_logits, copy.per_image, copy.name) == (
+        0.3,
+        True,
+        True,
+        "mine",
+    )
 
 
 def one_pixel_model():

@@ -1,0 +1,1 @@
+"""Scripts that train, score and time what the README claims."""

@@ -1,0 +1,183 @@
+"""The numbers of the README, made from `benchmarks/results/*.json`.
+
+python -m benchmarks.report --publish runs/reference-random-seed0   # copy a run's scores
+python -m benchmarks.report --write                                 # write README.md's tables
+python -m benchmarks.report --check                                 # do they agree?
+"""
+
+import argparse
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+README = ROOT / "README.md"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Do what the command line says; print the tables where it says nothing."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--publish", type=Path, nargs="+", default=[], metavar="RUN")
+    parser.add_argument("--overwrite", action="store_true", help="replace published scores")
+    parser.add_argument("--write", action="store_true", help="write the tables into README.md")
+    parser.add_argument("--check", action="store_true", help="fail where README.md differs")
+    args = parser.parse_args(argv)
+    for run in args.publish:
+        publish(run, args.overwrite)
+    readme = README.read_text()
+    updated = fill(readme, {name: make() for name, make in BLOCKS.items()})
+    if args.write:
+        README.write_text(updated)
+    elif args.check:
+        if updated != readme:
+            sys.exit(
+                f"{README.name} and {RESULTS} differ. Run: python -m benchmarks.report --write"
+            )
+        print(f"{README.name} agrees with {RESULTS}.")
+    elif not args.publish:
+        print("\n\n".join(make() for make in BLOCKS.values()))
+
+
+def publish(run: Path, overwrite: bool) -> None:
+    """Copy the scores of a run on DSB2018, and its picture, to the results."""
+    scores = json.loads((run / "evaluation.json").read_text())
+    if scores["data"] != "dsb2018":
+        sys.exit(f"{run} is a run on {scores['data']} images. Only DSB2018 is published.")
+    for source, name in (("evaluation.json", f"{run.name}.json"), ("masks.png", f"{run.name}.png")):
+        target = RESULTS / name
+        if target.exists() and not overwrite:
+            sys.exit(f"{target} is there already. Pass --overwrite to replace it.")
+        shutil.copyfile(run / source, target)
+
+
+def fill(text: str, blocks: dict[str, str]) -> str:
+    """Replace what stands between `<!-- report:NAME -->` and `<!-- end -->`.
+
+    Raises:
+        ValueError: If a block has no place in the text.
+    """
+    for name, block in blocks.items():
+        pattern = rf"(<!-- report:{name} -->\n).*?(<!-- end -->)"
+        text, places = re.subn(
+            pattern, lambda match, block=block: f"{match[1]}{block}\n{match[2]}", text, flags=re.S
+        )
+        if places != 1:
+            raise ValueError(f"README.md needs one place <!-- report:{name} -->; it has {places}.")
+    return text
+
+
+def reference_table() -> str:
+    """Scores of the reference on every split, averaged over the seeds."""
+    rows = (
+        ("random 80:20, training", "random", "train"),
+        ("random 80:20, validation", "random", "validation"),
+        ("random 80:20, test", "random", "test"),
+        ("grouped by field of view, validation", "grouped", "validation"),
+        ("grouped by field of view, test", "grouped", "test"),
+        ("official test (stage1_test)", "random", "official_test"),
+        ("official test, fields unseen in training", "random", "official_test_unseen_fields"),
+    )
+    lines = [
+        "| split | seeds | images | pixel accuracy | predicting nothing | IoU | Dice "
+        "| per-image Dice |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for title, split, part in rows:
+        runs = [
+            json.loads(path.read_text())["scores"][part]
+            for path in sorted(RESULTS.glob(f"reference-{split}-seed*.json"))
+        ]
+        images = sorted({run["images"] for run in runs})
+        lines.append(
+            f"| {title} | {len(runs)} | {'-'.join(map(str, images))} | {spread(runs, 'accuracy', 4)}"
+            f" | {mean(runs, 'accuracy_of_nothing'):.4f} | {spread(runs, 'iou', 3)}"
+            f" | {spread(runs, 'dice', 3)} | {spread(runs, 'per_image_dice', 3)} |"
+        )
+    return "\n".join(lines)
+
+
+def training_line() -> str:
+    """How long the reference trained."""
+    runs = [
+        json.loads(path.read_text()) for path in sorted(RESULTS.glob("reference-random-*.json"))
+    ]
+    epochs = ", ".join(str(run["epochs_trained"]) for run in runs)
+    return (
+        f"Early stopping ended the {len(runs)} runs on the random split after {epochs} epochs; "
+        f"the model has {runs[0]['parameters']:,} parameters."
+    )
+
+
+def speedrun_line() -> str:
+    """How much sooner `fast` gets there than `reference`."""
+    result = read("speedrun")
+    seconds, seeds = result["median_seconds"], {run["seed"] for run in result["runs"]}
+    return (
+        f"To a validation accuracy of {result['accuracy']}, on the reference's own split and size, "
+        f"in one run on {result['environment']['cpus']} CPU cores (median of {len(seeds)} seeds, "
+        f"loading and tracing included): `reference` {seconds['reference']:.0f} s, `fast` "
+        f"{seconds['fast']:.0f} s, **{result['ratio']:.1f} times** sooner."
+    )
+
+
+def data_table() -> str:
+    """What preparing and reading cost."""
+    result = read("data")
+    rows = {
+        "prepare_over_decode": "preparing all 735 images / decoding their PNG files",
+        "read_over_raw": "images per second, prepared / raw folder",
+        "cached_over_raw": "images per second, cached / raw folder",
+        "peak_memory_megabytes": "peak memory of preparing, MB",
+    }
+    lines = ["| what | measured | target |", "| --- | --- | --- |"]
+    for key, title in rows.items():
+        bound, target = result["targets"][key]
+        lines.append(f"| {title} | {result['results'][key]:.3g} | {bound} {target} |")
+    return "\n".join(lines)
+
+
+def fields_line() -> str:
+    """How many images share a field of view, and how a random split leaks."""
+    result = read("fields_of_view")
+    return (
+        f"The {result['images']} images come from {result['fields']} fields of view at most. In a "
+        f"random 20 % of the training images, "
+        f"{result['leak_of_random_20_percent_validation']:.1%} have a tile of the same field on "
+        f"the other side, and {len(result['test_images_in_fields_of_train'])} of the official test "
+        "images lie in fields of the training set."
+    )
+
+
+BLOCKS = {
+    "reference": reference_table,
+    "training": training_line,
+    "fields": fields_line,
+    "speedrun": speedrun_line,
+    "data": data_table,
+}
+
+
+def read(name: str) -> dict:
+    """Read a result."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def mean(runs: list[dict], key: str) -> float:
+    """Mean of a score over runs."""
+    return sum(run[key] for run in runs) / len(runs)
+
+
+def spread(runs: list[dict], key: str, digits: int) -> str:
+    """Mean of a score, and its lowest and highest where there are several runs."""
+    values = [run[key] for run in runs]
+    text = f"{mean(runs, key):.{digits}f}"
+    if len(values) > 1:
+        text += f" ({min(values):.{digits}f}-{max(values):.{digits}f})"
+    return text
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""Train a config on DSB2018: weights, learning curves and JSON, resumable at every epoch.
+
+    python -m benchmarks.train --config reference --seed 0
+
+writes into `runs/reference-random-seed0/`. Started again, it goes on where it stopped.
+"""
+
+import argparse
+import dataclasses
+import json
+import platform
+import shutil
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+import keras
+import numpy as np
+import psutil
+
+import keras_nuclei
+from benchmarks import pipeline
+from benchmarks.configs import CONFIGS, TrainConfig
+
+DATA = ("dsb2018", "synthetic")
+NOT_DSB2018 = "*** SYNTHETIC IMAGES, NOT DSB2018: these numbers say nothing about real nuclei. ***"
+
+
+def main(argv: list[str] | None = None) -> Path:
+    """Train as the command line says and return the run's folder."""
+    args = parse_arguments(argv)
+    started = time.perf_counter()
+    config = CONFIGS[args.config]
+    run = args.output / run_name(args.config, args.split, args.seed, args.data)
+    settings = {
+        "config_name": args.config,
+        "config": dataclasses.asdict(config),
+        "data": args.data,
+        "split": args.split,
+        "seed": args.seed,
+        "until_accuracy": args.until_accuracy,
+    }
+    # Settings as JSON has them, tuples as lists: what is compared on resuming.
+    settings = json.loads(json.dumps(settings))
+
+    # -- A folder that belongs to this run ----------------------------------------------------
+    if args.data == "synthetic":
+        print(NOT_DSB2018)
+    if args.overwrite:
+        shutil.rmtree(run, ignore_errors=True)
+    if (run / "train.json").exists():
+        print(f"{run} is trained already. Pass --overwrite to train it anew.")
+        return run
+    prepare_folder(run, settings)
+
+    # -- Data ---------------------------------------------------------------------------------
+    keras.utils.set_random_seed(args.seed)
+    name = "dsb2018/synthetic" if args.data == "synthetic" else "dsb2018"
+    examples = pipeline.load(name, "train", config.image_size, args.data_dir)
+    parts = pipeline.split(examples, args.split, args.seed)
+    sizes = {part: len(parts[part].images) for part in parts}
+    seconds_data = time.perf_counter() - started
+    print(f"{run}: {sizes} images, loaded in {seconds_data:.1f} s")
+
+    # -- Model: new, or as the last finished epoch left it --------------------------------------
+    history, model = resume(run)
+    if model is None:
+        model = build(config, steps_per_epoch=-(-sizes["train"] // config.batch_size))
+    else:
+        print(f"Resuming after epoch {len(history)}.")
+    # Epochs of an earlier start count, its loading of data and building of the model do not.
+    started -= history[-1]["seconds"] if history else 0.0
+
+    # -- Epochs -------------------------------------------------------------------------------
+    validation = pipeline.batches(parts["validation"], config.batch_size)
+    while not finished(history, config, args.until_accuracy):
+        epoch = len(history)
+        train = pipeline.batches(parts["train"], config.batch_size, shuffle_seed=(args.seed, epoch))
+        logs = model.fit(
+            train,
+            validation_data=validation,
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            shuffle=False,  # the batches are shuffled, by a seed of the epoch
+        ).history
+        row = {key: values[-1] for key, values in logs.items()}
+        if not np.isfinite(row["loss"]):
+            sys.exit(f"The loss of epoch {epoch + 1} is {row['loss']}. Lower the learning rate.")
+        history.append({**row, "seconds": time.perf_counter() - started})
+        checkpoint(run, model, history)
+
+    # -- What stays ---------------------------------------------------------------------------
+    best = best_epoch(history)
+    shutil.copyfile(run / "checkpoints" / f"{best + 1:04d}" / "model.keras", run / "model.keras")
+    write_json(
+        run / "train.json",
+        {
+            **settings,
+            "images": sizes,
+            "parameters": model.count_params(),
+            "epochs_trained": len(history),
+            "best_epoch": best + 1,
+            "seconds_data": seconds_data,
+            "seconds": history[-1]["seconds"],
+            "history": history,
+            "environment": environment(),
+        },
+    )
+    shutil.rmtree(run / "checkpoints")
+    print(f"Kept epoch {best + 1} of {len(history)}: {run / 'model.keras'}")
+    return run
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", choices=CONFIGS, default="reference")
+    parser.add_argument("--data", choices=DATA, default="dsb2018")
+    parser.add_argument("--split", choices=("random", "grouped"), default="random")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data_dir", help="where TFDS keeps prepared data sets")
+    parser.add_argument("--output", type=Path, default=Path("runs"), help="default: runs")
+    parser.add_argument("--overwrite", action="store_true", help="train anew, drop what is there")
+    parser.add_argument(
+        "--until-accuracy", type=float, metavar="A", help="stop at this validation accuracy"
+    )
+    return parser.parse_args(argv)
+
+
+def run_name(config: str, split: str, seed: int, data: str) -> str:
+    """Name of a run's folder."""
+    return f"{config}-{split}-seed{seed}" + ("-synthetic" if data == "synthetic" else "")
+
+
+def prepare_folder(run: Path, settings: dict) -> None:
+    """Make a run's folder, or refuse one that other settings have begun."""
+    path = run / "settings.json"
+    if path.exists() and json.loads(path.read_text()) != settings:
+        sys.exit(
+            f"{run} was begun with other settings (see {path}). Pass --overwrite to drop it, or "
+            "--output for another folder."
+        )
+    run.mkdir(parents=True, exist_ok=True)
+    write_json(path, settings)
+
+
+def build(config: TrainConfig, steps_per_epoch: int) -> keras.Model:
+    """Build and compile the model of a config."""
+    model = keras_nuclei.unet(
+        config.encoder,
+        input_shape=(config.image_size, config.image_size, 3),
+        encoder_weights=config.encoder_weights,
+        encoder_trainable=config.encoder_trainable,
+        decoder_filters=config.decoder_filters,
+        decoder_depth=config.decoder_depth,
+    )
+    learning_rate = config.learning_rate
+    if config.cycle_epochs is not None:
+        steps = config.cycle_epochs * steps_per_epoch
+        learning_rate = keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=config.learning_rate / 10,
+            warmup_target=config.learning_rate,
+            warmup_steps=steps // 4,
+            decay_steps=steps - steps // 4,
+            alpha=0.1,
+        )
+    model.compile(
+        optimizer=keras.optimizers.Adam(learning_rate),
+        loss=config.loss,
+        metrics=[
+            keras.metrics.BinaryAccuracy(name="accuracy"),
+            keras_nuclei.metrics.IoU(),
+            keras_nuclei.metrics.Dice(),
+        ],
+    )
+    return model
+
+
+def finished(history: list[dict], config: TrainConfig, until_accuracy: float | None) -> bool:
+    """Whether training is over: all epochs done, no progress, or the accuracy reached."""
+    if not history:
+        return False
+    if until_accuracy is not None and history[-1]["val_accuracy"] >= until_accuracy:
+        return True
+    without_progress = len(history) - 1 - best_epoch(history)
+    return len(history) >= config.epochs or without_progress >= config.patience
+
+
+def best_epoch(history: list[dict]) -> int:
+    """Index of the epoch with the lowest validation loss."""
+    return min(range(len(history)), key=lambda epoch: history[epoch]["val_loss"])
+
+
+def checkpoint(run: Path, model: keras.Model, history: list[dict]) -> None:
+    """Keep the model of the last epoch and of the best one.
+
+    Each checkpoint is a folder that gets its name when it is whole, so that a kill at any moment
+    leaves the last whole one. Keras's `BackupAndRestore` would resume the weights, but not what
+    early stopping knows.
+    """
+    checkpoints = run / "checkpoints"
+    partial = checkpoints / "partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    model.save(partial / "model.keras")
+    write_json(partial / "history.json", history)
+    partial.rename(checkpoints / f"{len(history):04d}")
+    keep = {f"{len(history):04d}", f"{best_epoch(history) + 1:04d}"}
+    for folder in checkpoints.iterdir():
+        if folder.name not in keep:
+            shutil.rmtree(folder)
+
+
+def resume(run: Path) -> tuple[list[dict], keras.Model | None]:
+    """History and model of the last whole checkpoint; none of them where there is none."""
+    folders = sorted((run / "checkpoints").glob("[0-9]*"))
+    if not folders:
+        return [], None
+    history = json.loads((folders[-1] / "history.json").read_text())
+    return history, keras.models.load_model(folders[-1] / "model.keras")
+
+
+def environment() -> dict:
+    """What a time depends on, besides the code."""
+    packages = ("keras", "tensorflow", "numpy", "tensorflow-datasets", "opencv-python-headless")
+    return {
+        "python": platform.python_version(),
+        "backend": keras.backend.backend(),
+        "platform": platform.platform(),
+        "cpus": psutil.cpu_count(),
+        "packages": {package: metadata.version(package) for package in packages},
+    }
+
+
+def write_json(path: Path, content: dict | list) -> None:
+    """Write JSON that is whole or not there."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    main()

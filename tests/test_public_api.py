@@ -1,0 +1,109 @@
+"""Every public name is documented by an example that runs; so is the README; imports stay light."""
+
+import doctest
+import importlib
+import importlib.util
+import inspect
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import keras_nuclei
+import tfds_dsb2018
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+MODULES = [
+    f"{package.__name__}.{module.name}"
+    for package in (keras_nuclei, tfds_dsb2018)
+    for module in pkgutil.iter_modules(package.__path__)
+    if module.name != "__main__"
+]
+
+
+def public_objects():
+    for module_name in MODULES:
+        module = importlib.import_module(module_name)
+        if not module_name.startswith("keras_nuclei"):
+            continue
+        for name, value in vars(module).items():
+            own = getattr(value, "__module__", None) == module_name
+            if own and not name.startswith("_") and (inspect.isclass(value) or callable(value)):
+                yield pytest.param(value, id=f"{module_name}.{name}")
+
+
+# Only what the package's documentation points at: not the checks that several modules share, and
+# not plain records.
+INTERNAL = ("keras_nuclei.validation", "keras_nuclei.efficientnet_lite_weights", "EncoderEntry")
+
+
+@pytest.mark.parametrize("public", public_objects())
+def test_every_public_name_has_an_example(public):
+    assert public.__doc__
+    if not any(part in f"{public.__module__}.{public.__name__}" for part in INTERNAL):
+        assert ">>>" in public.__doc__
+
+
+@pytest.mark.parametrize("module_name", MODULES)
+def test_examples_run(module_name):
+    failures, _ = doctest.testmod(
+        importlib.import_module(module_name), optionflags=doctest.NORMALIZE_WHITESPACE
+    )
+    assert failures == 0
+
+
+def test_all_names_exist():
+    for name in keras_nuclei.__all__:
+        assert getattr(keras_nuclei, name) is not None
+
+
+def run(code, folder, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
+def test_code_blocks_of_the_readme_run(block, tmp_path):
+    result = run(block, tmp_path, TFDS_DATA_DIR=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+
+
+def test_commands_of_the_readme_exist():
+    modules = set(re.findall(r"python -m ([\w.]+)", README)) - {"venv", "pytest"}
+    assert modules >= {"benchmarks", "benchmarks.report", "tfds_dsb2018"}
+    for module in modules:
+        spec = importlib.util.find_spec(module)
+        if spec.submodule_search_locations:
+            spec = importlib.util.find_spec(f"{module}.__main__")
+        assert spec is not None, module
+
+
+def test_the_readme_names_files_that_exist():
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_importing_is_silent_and_brings_no_second_framework(backend, tmp_path):
+    pytest.importorskip(backend)
+    code = (
+        "import sys, keras\n"
+        "before = set(sys.modules)\n"
+        "import keras_nuclei\n"
+        "roots = {name.split('.')[0] for name in set(sys.modules) - before}\n"
+        "print(sorted(roots & {'tensorflow', 'jax', 'torch', 'tensorflow_datasets',"
+        " 'tfds_dsb2018', 'cv2', 'matplotlib'}))"
+    )
+    result = run(code, tmp_path, KERAS_BACKEND=backend)
+    assert result.stdout == "[]\n", result.stderr
