@@ -86,13 +86,10 @@ def reference_table() -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for title, split, part in rows:
-        runs = [
-            json.loads(path.read_text())["scores"][part]
-            for path in sorted(RESULTS.glob(f"reference-{split}-seed*.json"))
-        ]
-        images = sorted({run["images"] for run in runs})
+        runs = [run["scores"][part] for run in reference_runs(split)]
+        images = "-".join(str(count) for count in sorted({run["images"] for run in runs}))
         lines.append(
-            f"| {title} | {len(runs)} | {'-'.join(map(str, images))} | {spread(runs, 'accuracy', 4)}"
+            f"| {title} | {len(runs)} | {images} | {spread(runs, 'accuracy', 4)}"
             f" | {mean(runs, 'accuracy_of_nothing'):.4f} | {spread(runs, 'iou', 3)}"
             f" | {spread(runs, 'dice', 3)} | {spread(runs, 'per_image_dice', 3)} |"
         )
@@ -135,7 +132,7 @@ def data_table() -> str:
     lines = ["| what | measured | target |", "| --- | --- | --- |"]
     for key, title in rows.items():
         bound, target = result["targets"][key]
-        lines.append(f"| {title} | {result['results'][key]:.3g} | {bound} {target} |")
+        lines.append(f"| {title} | {result['ratios'][key]:.3g} | {bound} {target} |")
     return "\n".join(lines)
 
 
@@ -160,9 +157,20 @@ BLOCKS = {
 }
 
 
+def reference_runs(split: str) -> list[dict]:
+    """Read the published runs of the reference on a split, one for each seed."""
+    names = sorted(path.stem for path in RESULTS.glob(f"reference-{split}-seed*.json"))
+    if not names:
+        sys.exit(f"{RESULTS} holds no reference-{split}-seed*.json. Train, evaluate and --publish.")
+    return [read(name) for name in names]
+
+
 def read(name: str) -> dict:
     """Read a result."""
-    return json.loads((RESULTS / f"{name}.json").read_text())
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        sys.exit(f"{path} is missing. Run the benchmark that writes it.")
+    return json.loads(path.read_text())
 
 
 def mean(runs: list[dict], key: str) -> float:

@@ -170,9 +170,6 @@ class UpsampleBlock(layers.Layer):
         elif mode == "pixel_shuffle":
             self.convolution = layers.Conv2D(4 * filters, 3, **options)
         else:
-            self.interpolation = layers.UpSampling2D(
-                2, interpolation=mode, dtype=self.dtype_policy, name="interpolation"
-            )
             self.convolution = layers.Conv2D(filters, 3, **options)
         self.normalization = layers.BatchNormalization(
             momentum=batch_norm_momentum, dtype=self.dtype_policy, name="normalization"
@@ -187,8 +184,10 @@ class UpsampleBlock(layers.Layer):
             x = self.convolution(inputs)
         elif self.mode == "pixel_shuffle":
             x = ops.depth_to_space(self.convolution(inputs), 2)
+        elif self.mode == "nearest":
+            x = self.convolution(ops.repeat(ops.repeat(inputs, 2, axis=1), 2, axis=2))
         else:
-            x = self.convolution(self.interpolation(inputs))
+            x = self.convolution(_interpolate(inputs))
         return ops.relu(self.normalization(x, training=training))
 
     def compute_output_shape(self, input_shape):
@@ -238,6 +237,25 @@ class CropLike(layers.Layer):
 
     def compute_output_shape(self, inputs_shape, reference_shape):
         return (inputs_shape[0], reference_shape[1], reference_shape[2], inputs_shape[3])
+
+
+def _interpolate(x):
+    """Twice the height and width by bilinear interpolation, edges repeated.
+
+    Each new pixel lies a quarter of a pixel from its old one: 3/4 of that and 1/4 of the next on
+    its side. `UpSampling2D` does the same, but where the height and width are not known
+    beforehand, its bilinear mode fails under TensorFlow with Keras 3.15
+    (https://github.com/keras-team/keras/pull/22079).
+    """
+    batch, height, width, channels = ops.shape(x)
+    above = ops.concatenate([x[:, :1], x[:, :-1]], axis=1)
+    below = ops.concatenate([x[:, 1:], x[:, -1:]], axis=1)
+    x = ops.stack([0.75 * x + 0.25 * above, 0.75 * x + 0.25 * below], axis=2)
+    x = ops.reshape(x, (batch, 2 * height, width, channels))
+    left = ops.concatenate([x[:, :, :1], x[:, :, :-1]], axis=2)
+    right = ops.concatenate([x[:, :, 1:], x[:, :, -1:]], axis=2)
+    x = ops.stack([0.75 * x + 0.25 * left, 0.75 * x + 0.25 * right], axis=3)
+    return ops.reshape(x, (batch, 2 * height, 2 * width, channels))
 
 
 def _require_at_least_one(**values: int) -> None:

@@ -66,7 +66,7 @@ def test_split(examples, method):
 
 
 def test_split_names_the_methods(examples):
-    with pytest.raises(ValueError, match="'k-fold'.*random, grouped"):
+    with pytest.raises(ValueError, match=r"'k-fold'.*random, grouped"):
         pipeline.split(examples, "k-fold", seed=0)
 
 

@@ -1,4 +1,4 @@
-"""Losses against hand values, Keras's cross-entropy and their own metric; empty masks; gradients."""
+"""Losses against hand values, Keras's cross-entropy and their own metric; empty masks."""
 
 import keras
 import numpy as np

@@ -171,7 +171,7 @@ def test_counts_are_exact_where_float32_and_int32_are_not():
 
 @BOTH
 def test_masks_of_255_are_refused(metric_class):
-    with pytest.raises(ValueError, match="255.*divide by 255"):
+    with pytest.raises(ValueError, match=r"255.*divide by 255"):
         metric_class().update_state(np.array([[0, 255]], "uint8"), [[0.0, 1.0]])
 
 

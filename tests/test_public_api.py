@@ -42,7 +42,7 @@ def public_objects():
 INTERNAL = ("keras_nuclei.validation", "keras_nuclei.efficientnet_lite_weights", "EncoderEntry")
 
 
-@pytest.mark.parametrize("public", public_objects())
+@pytest.mark.parametrize("public", list(public_objects()))
 def test_every_public_name_has_an_example(public):
     assert public.__doc__
     if not any(part in f"{public.__module__}.{public.__name__}" for part in INTERNAL):
