@@ -129,7 +129,9 @@ def draw_curves(history: list[dict], path: Path) -> None:
         axis.set(xlabel="epoch", title=title)
         axis.legend()
     # The first epochs are far off and would flatten the rest.
-    axes[1].set_ylim(0.9, 1.0)
+    later = history[len(history) // 4 :]
+    middle = np.median([row[key] for row in later for key in ("accuracy", "val_accuracy")])
+    axes[1].set_ylim(max(0, middle - 0.1), 1)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

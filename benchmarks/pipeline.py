@@ -60,10 +60,8 @@ def load(name: str, split: str, image_size: int, data_dir: str | None = None) ->
             "field_of_view": example["field_of_view"],
         }
 
-    features = {"image", "segmentation_mask", "image_id", "field_of_view"}
-    dataset = tfds.load(
-        name, split=split, data_dir=data_dir, decoders=tfds.decode.PartialDecoding(features)
-    )
+    decoders = {"instances": tfds.decode.SkipDecoding()}
+    dataset = tfds.load(name, split=split, data_dir=data_dir, decoders=decoders)
     rows = list(tfds.as_numpy(dataset.map(resize, num_parallel_calls=tf.data.AUTOTUNE)))
     rows.sort(key=lambda row: row["image_id"])
     return Examples(

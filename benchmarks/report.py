@@ -27,6 +27,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     for run in args.publish:
         publish(run, args.overwrite)
+    if args.publish and not (args.write or args.check):
+        return
     readme = README.read_text()
     updated = fill(readme, {name: make() for name, make in BLOCKS.items()})
     if args.write:
@@ -37,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
                 f"{README.name} and {RESULTS} differ. Run: python -m benchmarks.report --write"
             )
         print(f"{README.name} agrees with {RESULTS}.")
-    elif not args.publish:
+    else:
         print("\n\n".join(make() for make in BLOCKS.values()))
 
 

@@ -52,6 +52,7 @@ class ConvBlock(layers.Layer):
     ):
         super().__init__(**kwargs)
         _require_at_least_one(filters=filters, kernel_size=kernel_size, depth=depth)
+        _require_momentum(batch_norm_momentum)
         self.filters = filters
         self.kernel_size = kernel_size
         self.depth = depth
@@ -63,6 +64,7 @@ class ConvBlock(layers.Layer):
                 padding="same",
                 use_bias=False,
                 kernel_initializer="he_normal",
+                data_format="channels_last",
                 dtype=self.dtype_policy,
                 name=f"convolution_{index}",
             )
@@ -131,7 +133,7 @@ class UpsampleBlock(layers.Layer):
         `(batch, 2 * height, 2 * width, filters)`, values of at least 0
 
     Raises:
-        ValueError: If `mode` is unknown or `filters` is below 1.
+        ValueError: If an argument is none of the above.
 
     Example:
         >>> import numpy as np
@@ -155,6 +157,7 @@ class UpsampleBlock(layers.Layer):
                 f"UpsampleBlock got mode={mode!r}. Expected one of {', '.join(UPSAMPLING_MODES)}."
             )
         _require_at_least_one(filters=filters)
+        _require_momentum(batch_norm_momentum)
         self.filters = filters
         self.mode = mode
         self.batch_norm_momentum = batch_norm_momentum
@@ -162,6 +165,7 @@ class UpsampleBlock(layers.Layer):
             "padding": "same",
             "use_bias": False,
             "kernel_initializer": "he_normal",
+            "data_format": "channels_last",
             "dtype": self.dtype_policy,
             "name": "convolution",
         }
@@ -183,7 +187,7 @@ class UpsampleBlock(layers.Layer):
         if self.mode == "transpose":
             x = self.convolution(inputs)
         elif self.mode == "pixel_shuffle":
-            x = ops.depth_to_space(self.convolution(inputs), 2)
+            x = ops.depth_to_space(self.convolution(inputs), 2, data_format="channels_last")
         elif self.mode == "nearest":
             x = self.convolution(ops.repeat(ops.repeat(inputs, 2, axis=1), 2, axis=2))
         else:
@@ -223,6 +227,9 @@ class CropLike(layers.Layer):
     Output shape:
         `(batch, height', width', channels)`
 
+    Raises:
+        ValueError: If the other feature map is known to be larger.
+
     Example:
         >>> import numpy as np
         >>> import keras_nuclei
@@ -232,10 +239,12 @@ class CropLike(layers.Layer):
     """
 
     def call(self, inputs, reference):
+        _require_not_larger(reference.shape, inputs.shape)
         height, width = ops.shape(reference)[1:3]
         return inputs[:, :height, :width, :]
 
     def compute_output_shape(self, inputs_shape, reference_shape):
+        _require_not_larger(reference_shape, inputs_shape)
         return (inputs_shape[0], reference_shape[1], reference_shape[2], inputs_shape[3])
 
 
@@ -262,6 +271,20 @@ def _require_at_least_one(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1; got {value}.")
+
+
+def _require_momentum(momentum: float) -> None:
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"batch_norm_momentum must be in 0..1; got {momentum}.")
+
+
+def _require_not_larger(reference_shape: tuple, shape: tuple) -> None:
+    for reference, size in zip(reference_shape[1:3], shape[1:3], strict=True):
+        if None not in (reference, size) and reference > size:
+            raise ValueError(
+                f"CropLike crops {tuple(shape)} to the height and width of a smaller feature map; "
+                f"got {tuple(reference_shape)}. Does the encoder halve by rounding up?"
+            )
 
 
 def _twice(size: int | None) -> int | None:

@@ -80,7 +80,9 @@ def plain(
     pyramid = {}
     for level, level_filters in enumerate(filters):
         if level > 0:
-            x = layers.MaxPooling2D(2, padding="same", name=f"pooling_{level}")(x)
+            x = layers.MaxPooling2D(
+                2, padding="same", data_format="channels_last", name=f"pooling_{level}"
+            )(x)
         x = ConvBlock(
             level_filters, depth=2, batch_norm_momentum=batch_norm_momentum, name=f"level_{level}"
         )(x)
@@ -171,6 +173,8 @@ def get_encoder(
     Raises:
         ValueError: If the name is unknown, the weights are not to be had for it, or a model
             breaks the contract.
+        RuntimeError: If pretrained weights can't be downloaded, or their file is damaged.
+        ImportError: If the package that holds the weights is not installed.
         TypeError: If `encoder` is neither a name, a model nor None.
 
     Example:
@@ -249,7 +253,7 @@ def _from_application(
     application: Callable[..., keras.Model],
     input_shape: tuple[int | None, int | None, int],
     *,
-    last_layer: str | None,
+    last_layer: str,
     rescaling: dict[str, float],
     weights: str | None,
     batch_norm_momentum: float,
@@ -262,8 +266,7 @@ def _from_application(
             f"{input_shape}. Repeat a grey channel 3 times, or pass encoder_weights=None."
         )
     classifier = _build_application(application, weights, input_shape[-1], name)
-    last = classifier.get_layer(last_layer).output if last_layer else classifier.output
-    body = keras.Model(classifier.input, last)
+    body = keras.Model(classifier.input, classifier.get_layer(last_layer).output)
     taps = _taps_by_stride(body)
     inputs = keras.Input(input_shape, name="image")
     adapted = keras.models.clone_model(

@@ -3,7 +3,12 @@
 import keras
 from keras import ops
 
-from keras_nuclei.validation import check_soft_masks, match_shapes
+from keras_nuclei.validation import (
+    check_logits,
+    check_probabilities,
+    check_soft_masks,
+    match_shapes,
+)
 
 
 def dice_loss(y_true, y_pred, *, smooth: float = 1.0, from_logits: bool = False):
@@ -25,12 +30,12 @@ def dice_loss(y_true, y_pred, *, smooth: float = 1.0, from_logits: bool = False)
         from_logits: Whether the sigmoid is still to be applied.
 
     Returns:
-        float32 tensor `(batch,)`, values in 0..1. NaN where compiled code meets a mask outside
-        0..1, since it can't raise.
+        float32 tensor `(batch,)`, values in 0..1. NaN where compiled code, which can't raise,
+        meets values that are an error elsewhere.
 
     Raises:
-        ValueError: If the shapes differ, a mask holds values outside 0..1, or `smooth` is not
-            above 0.
+        ValueError: If the shapes differ, a mask or a probability is outside 0..1, a prediction
+            is NaN, or `smooth` is not above 0.
 
     Example:
         >>> import keras_nuclei
@@ -41,6 +46,7 @@ def dice_loss(y_true, y_pred, *, smooth: float = 1.0, from_logits: bool = False)
     _require_positive(smooth)
     y_true, y_pred = match_shapes(y_true, y_pred)
     invalid = check_soft_masks(y_true)
+    invalid += check_logits(y_pred) if from_logits else check_probabilities(y_pred)
     # float32 also under mixed precision: a float16 sum overflows at 256x256 pixels.
     y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
     if from_logits:
@@ -95,8 +101,30 @@ def binary_crossentropy_dice_loss(
     return crossentropy_weight * crossentropy + (1 - crossentropy_weight) * dice
 
 
+class _LossPerImage(keras.losses.Loss):
+    """A loss of one number for each image."""
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        """Reduce the losses of the images, each times its weight.
+
+        Raises:
+            ValueError: If a weight is not one number for each image. One for each pixel would be
+                broadcast against the images, and give a wrong number without a word.
+        """
+        shape = () if sample_weight is None else ops.shape(sample_weight)
+        if any(size != 1 for size in shape[1:]):
+            raise ValueError(
+                f"{type(self).__name__} has one loss for each image, so sample_weight must have "
+                f"the shape (batch,); got {tuple(shape)}. To weight pixels, use "
+                "keras.losses.BinaryCrossentropy."
+            )
+        if len(shape) > 1:
+            sample_weight = ops.reshape(sample_weight, (-1,))
+        return super().__call__(y_true, y_pred, sample_weight=sample_weight)
+
+
 @keras.saving.register_keras_serializable(package="keras_nuclei.losses")
-class Dice(keras.losses.Loss):
+class Dice(_LossPerImage):
     """Soft Dice loss, the mean over the images of a batch; see `dice_loss`.
 
     Args:
@@ -144,7 +172,7 @@ class Dice(keras.losses.Loss):
 
 
 @keras.saving.register_keras_serializable(package="keras_nuclei.losses")
-class BinaryCrossentropyDice(keras.losses.Loss):
+class BinaryCrossentropyDice(_LossPerImage):
     """Binary cross-entropy and soft Dice loss, the mean over the images of a batch.
 
     See `binary_crossentropy_dice_loss`.

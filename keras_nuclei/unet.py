@@ -44,8 +44,9 @@ def unet(
         encoder_weights: `"default"` takes the ImageNet weights of an encoder that has some, or
             says why it can't; None takes random ones; a path takes a file where the encoder
             can read one.
-        encoder_trainable: False keeps the encoder as it is, the statistics of its batch
-            normalization included.
+        encoder_trainable: False freezes the encoder, the statistics of its batch normalization
+            included. True leaves it as it is: what you have frozen in a model of yours stays
+            frozen. A model that is passed is used itself, not a copy of it.
         decoder_filters: Channels of the decoder's levels, the smallest feature map first; one
             number for each halving of the encoder. None takes the last ones of
             `DECODER_FILTERS`.
@@ -64,7 +65,9 @@ def unet(
     Raises:
         ValueError: If an argument is out of its range, or `decoder_filters` has another length
             than the encoder has halvings. The message says how many those are.
-        RuntimeError: If pretrained weights can't be had here. The message says how to go on.
+        RuntimeError: If pretrained weights can't be downloaded, or their file is damaged. The
+            message says how to go on.
+        ImportError: If the package that holds the weights is not installed. The message names it.
 
     Example:
         >>> import numpy as np
@@ -84,7 +87,8 @@ def unet(
         weights=encoder_weights,
         batch_norm_momentum=batch_norm_momentum,
     )
-    encoder.trainable = encoder_trainable
+    if not encoder_trainable:
+        encoder.trainable = False
     inputs = keras.Input(encoder.inputs[0].shape[1:], name="image")
     pyramid = encoder(inputs)
 
@@ -113,7 +117,12 @@ def unet(
         x = CropLike(name="crop_to_image")(x, inputs)
     # float32, so that probabilities near 0 and 1 and their logarithms survive mixed precision.
     outputs = layers.Conv2D(
-        num_classes, 1, activation=classifier_activation, dtype="float32", name="head"
+        num_classes,
+        1,
+        activation=classifier_activation,
+        data_format="channels_last",
+        dtype="float32",
+        name="head",
     )(x)
     return keras.Model(inputs, outputs, name=name)
 
@@ -126,9 +135,9 @@ def _decoder_filters(filters: tuple[int, ...] | None, halvings: int) -> tuple[in
                 f"at most {len(DECODER_FILTERS)}. Pass {halvings} numbers."
             )
         return DECODER_FILTERS[len(DECODER_FILTERS) - halvings :]
-    if len(filters) != halvings:
+    if isinstance(filters, int) or len(filters) != halvings:
         raise ValueError(
             f"decoder_filters must have one number for each of the encoder's {halvings} "
-            f"halvings; got {len(filters)}: {tuple(filters)}."
+            f"halvings; got {filters}."
         )
     return tuple(filters)

@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -136,13 +139,31 @@ def test_a_trained_run_is_never_overwritten_silently(arguments, monkeypatch, cap
     train.main(arguments)
     assert (run / "train.json").read_text() == before
     assert "trained already" in capsys.readouterr().out
-    (run / "train.json").unlink()
     monkeypatch.setitem(train.CONFIGS, "reference", dataclasses.replace(TINY, batch_size=8))
     with pytest.raises(SystemExit, match="begun with other settings"):
         train.main(arguments)
 
 
-def test_stopping(monkeypatch):
+def test_without_any_data_the_job_offers_synthetic_images(tmp_path):
+    # A port where nobody listens stands for a machine without internet.
+    proxy = "http://127.0.0.1:9"
+    environment = {**os.environ, "HTTPS_PROXY": proxy, "https_proxy": proxy}
+    environment |= {"NO_PROXY": "", "no_proxy": "", "DSB2018_DIR": ""}
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--data_dir", tmp_path, "--output", tmp_path / "runs"],
+        env=environment,
+        cwd=report.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "python -m benchmarks --data synthetic" in result.stderr
+    assert "DSB2018_DIR" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_stopping():
     config = dataclasses.replace(TINY, epochs=10, patience=2)
 
     def history(*losses):

@@ -129,6 +129,9 @@ def test_layer_keeps_mixed_precision(name):
         (lambda: UpsampleBlock(4, mode="bicubic"), "'bicubic'.*bilinear, nearest, transpose"),
         (lambda: UpsampleBlock(0), "filters must be at least 1; got 0"),
         (lambda: ConvBlock(4, depth=0), "depth must be at least 1; got 0"),
+        (lambda: ConvBlock(4, batch_norm_momentum=7), "0..1; got 7"),
+        (lambda: UpsampleBlock(4, batch_norm_momentum=-1), "0..1; got -1"),
+        (lambda: CropLike()(np.zeros((1, 4, 4, 1)), np.zeros((1, 9, 4, 1))), "smaller feature map"),
         (lambda: ConvBlock(4, kernel_size=0), "kernel_size must be at least 1; got 0"),
     ],
 )

@@ -109,8 +109,8 @@ def test_dark_images_are_scaled_like_all_others():
 def test_weights_that_cannot_be_downloaded_say_how_to_go_on(tmp_path):
     # A port where nobody listens stands for a machine without internet.
     code = (
-        "import keras_nuclei.encoders as e\n"
-        "try: e.mobilenet_v2()\n"
+        "import keras_nuclei\n"
+        "try: keras_nuclei.unet('mobilenet_v2')\n"
         "except RuntimeError as error: print(error)"
     )
     environment = {

@@ -107,6 +107,25 @@ def test_sample_weights(loss_class, rng):
     assert float(weighted) == pytest.approx(2 * first, abs=1e-5)
 
 
+@pytest.mark.parametrize("loss_class", CLASSES)
+def test_a_weight_for_each_pixel_is_refused(loss_class, rng):
+    y_true, y_pred = rng.integers(0, 2, (2, 3, 3, 1)), rng.random((2, 3, 3, 1))
+    with pytest.raises(ValueError, match=r"\(batch,\); got \(2, 3, 3, 1\).*BinaryCrossentropy"):
+        loss_class()(y_true, y_pred, sample_weight=np.ones((2, 3, 3, 1)))
+    weights = np.array([2.0, 0.5])
+    assert float(loss_class()(y_true, y_pred, sample_weight=weights[:, None])) == pytest.approx(
+        float(loss_class()(y_true, y_pred, sample_weight=weights))
+    )
+
+
+@pytest.mark.parametrize("loss_class", CLASSES)
+def test_logits_that_were_not_announced_are_refused(loss_class):
+    with pytest.raises(ValueError, match="from_logits=True"):
+        loss_class()([[1, 0]], [[-8.0, 3.0]])
+    with pytest.raises(ValueError, match="NaN"):
+        loss_class(from_logits=True)([[1, 0]], [[-8.0, np.nan]])
+
+
 def test_a_missing_channel_axis_is_no_broadcast(rng):
     y_true, y_pred = rng.integers(0, 2, (3, 5, 4)), rng.random((3, 5, 4, 1))
     assert float(losses.Dice()(y_true[..., None], y_pred)) == pytest.approx(

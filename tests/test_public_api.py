@@ -95,7 +95,7 @@ def test_the_readme_names_files_that_exist():
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_importing_is_silent_and_brings_no_second_framework(backend, tmp_path):
+def test_importing_prints_nothing_and_brings_no_second_framework(backend, tmp_path):
     pytest.importorskip(backend)
     code = (
         "import sys, keras\n"

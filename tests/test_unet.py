@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import keras_nuclei
-from keras_nuclei.blocks import UPSAMPLING_MODES
+from keras_nuclei.blocks import UPSAMPLING_MODES, UpsampleBlock
 from keras_nuclei.encoders import ENCODERS
 
 
@@ -163,6 +163,61 @@ def test_a_frozen_encoder_keeps_its_statistics_too(rng):
         np.testing.assert_array_equal(new, old)
 
 
+def test_what_the_caller_has_frozen_stays_frozen():
+    encoder = keras_nuclei.encoders.plain(filters=(4, 8))
+    encoder.get_layer("level_0").trainable = False
+    small = keras_nuclei.unet(encoder, decoder_filters=(4,))
+    assert not small.get_layer("plain").get_layer("level_0").trainable_variables
+    assert small.get_layer("plain").get_layer("level_1").trainable_variables
+    encoder.trainable = False
+    frozen = keras_nuclei.unet(encoder, decoder_filters=(4,))
+    assert not frozen.get_layer("plain").trainable_variables
+
+
+def test_masks_that_keras_has_augmented_are_masks(rng):
+    images = rng.integers(0, 256, (2, 16, 16, 3), dtype="uint8")
+    masks = rng.integers(0, 2, (2, 16, 16, 1), dtype="uint8")
+    flip = keras.layers.RandomFlip(seed=1)
+    rotate = keras.layers.RandomRotation(0.2, fill_mode="constant", seed=1)
+    batch = {"images": images, "segmentation_masks": masks}
+    batch = rotate(flip(batch, training=True), training=True)
+    model = small_unet()
+    metric, probabilities = keras_nuclei.metrics.Dice(), model(batch["images"])
+    metric.update_state(batch["segmentation_masks"], probabilities)
+    assert 0 <= float(metric.result()) <= 1
+    loss = keras_nuclei.losses.BinaryCrossentropyDice()
+    assert np.isfinite(float(loss(batch["segmentation_masks"], probabilities)))
+
+
+def test_trains_under_mixed_precision(rng):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = small_unet()
+        model.compile(
+            "adam",
+            keras_nuclei.losses.BinaryCrossentropyDice(),
+            metrics=[keras_nuclei.metrics.Dice(), keras_nuclei.metrics.IoU(per_image=True)],
+        )
+        images = rng.integers(0, 256, (2, 9, 7, 3), dtype="uint8")
+        masks = rng.integers(0, 2, (2, 9, 7, 1), dtype="uint8")
+        history = model.fit(images, masks, verbose=0).history
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert all(np.isfinite(values[0]) for values in history.values())
+
+
+def test_channels_last_whatever_keras_is_set_to():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        model = small_unet()
+        upsamplers = [UpsampleBlock(2, mode=mode) for mode in UPSAMPLING_MODES]
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    assert tuple(model(np.zeros((1, 9, 7, 3), "float32")).shape) == (1, 9, 7, 1)
+    for upsample in upsamplers:
+        assert tuple(upsample(np.zeros((1, 3, 5, 4), "float32")).shape) == (1, 6, 10, 2)
+
+
 def test_the_head(rng):
     images = rng.integers(0, 256, (1, 9, 8, 3)).astype("float32")
     logits = small_unet(num_classes=3, classifier_activation=None)
@@ -203,7 +258,8 @@ def test_no_convolution_after_the_skip():
     [
         ({"num_classes": 0}, "num_classes must be at least 1; got 0"),
         ({"decoder_depth": -1}, "decoder_depth must be at least 0; got -1"),
-        ({"decoder_filters": (8, 8)}, r"encoder's 4 halvings; got 2: \(8, 8\)"),
+        ({"decoder_filters": (8, 8)}, r"encoder's 4 halvings; got \(8, 8\)"),
+        ({"decoder_filters": 8}, "encoder's 4 halvings; got 8"),
         ({"upsampling": "cubic"}, "'cubic'"),
         ({"encoder": "vgg"}, "'vgg'"),
     ],

@@ -17,7 +17,7 @@ _BYTES_PER_IMAGE = 400_000
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """Images of cell nuclei with the mask and the outline of every nucleus.
+    """Images of cell nuclei with a mask and a number for every nucleus.
 
     One preparation serves `tfds.load` and `tfds.data_source`. See the README beside this module.
     """

@@ -161,8 +161,10 @@ def _cached_download(url: str, dl_manager: tfds.download.DownloadManager) -> Pat
     """Finds an earlier download, by the notes that TFDS keeps beside its downloads."""
     for note in Path(os.fspath(dl_manager.download_dir)).rglob("*.INFO"):
         file = note.with_suffix("")
-        if url in json.loads(note.read_text()).get("urls", ()) and file.exists():
-            return file
+        # A note that a kill left half written says nothing.
+        with contextlib.suppress(ValueError, OSError):
+            if url in json.loads(note.read_text()).get("urls", ()) and file.exists():
+                return file
     return None
 
 
