@@ -150,7 +150,7 @@ DAMAGES = {
     ),
     "a missing mask": (
         lambda s: repack(s, "stage1_train.zip", lambda e: e.pop(a_mask(e))),
-        rf"Image {AN_ID} has \d+ annotated nuclei, \d+ were published",
+        rf"(?s)Image {AN_ID} has \d+ annotated nuclei, \d+ were .* read from .*stage1_train\.zip",
     ),
     "a missing image": (
         lambda s: repack(s, "stage1_train.zip", lambda e: e.pop(image_name(AN_ID))),
@@ -162,7 +162,7 @@ DAMAGES = {
             "stage1_train.zip",
             replaced(lambda _: image_name(AN_ID), drawing.png(ARCHIVE.train[AN_ID].image ^ 1)),
         ),
-        rf"Image {AN_ID} or its annotation differs from what was published",
+        rf"(?s)Image {AN_ID} or its annotation differs from .* read from .*stage1_train\.zip",
     ),
     "run lengths past the end": (
         lambda s: edit_solution(s, first_row()[1], f"{first_row()[1]} 930 99"),

@@ -147,6 +147,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         config = self.builder_config.name
         if config == "synthetic":
             readers = {split: synthetic.draw_split(split)[0] for split in ("train", "test")}
+            origins = dict.fromkeys(readers, "the generator of drawn images")
         else:
             fixes = sources.find(sources.FIXES, dl_manager) if config == "stage1_fixed" else None
             train = sources.find(sources.TRAIN, dl_manager)
@@ -156,9 +157,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 "train": sources.train_readers(train, fixes),
                 "test": sources.test_readers(test, solution),
             }
+            origins = {
+                "train": f"{train.label} and {fixes.label}" if fixes else train.label,
+                "test": f"{test.label} and {solution.label}",
+            }
         facts = expected(config)
         return {
-            split: self._generate_examples(split, readers[split], facts[split])
+            split: self._generate_examples(split, readers[split], facts[split], origins[split])
             for split in ("train", "test")
         }
 
@@ -167,9 +172,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         split: str,
         readers: dict[str, sources.Reader],
         facts: dict[str, contents.ImageFacts],
+        origin: str,
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         digests: dict[str, str] = {}
-        yield from examples.generate(readers, facts, digests)
+        try:
+            yield from examples.generate(readers, facts, digests)
+        except ValueError as error:
+            raise ValueError(f"{error} It was read from {origin}.") from error
         # Stored beside the records, so that a later check can tell damage to them.
         self.info.metadata[split] = contents.split_digest(digests.items())
 
