@@ -127,6 +127,7 @@ def draw_curves(history: list[dict], path: Path) -> None:
             axis.plot(epochs, [row[prefix + key] for row in history], ".-", label=label)
         axis.axvline(history.index(best) + 1, color="gray", linestyle=":", label="kept")
         axis.set(xlabel="epoch", title=title)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend()
     # The first epochs are far off and would flatten the rest.
     later = history[len(history) // 4 :]

@@ -44,14 +44,19 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def publish(run: Path, overwrite: bool) -> None:
-    """Copy the scores of a run on DSB2018, and its picture, to the results."""
+    """Copy the scores of a run on DSB2018, and its pictures, to the results."""
     scores = json.loads((run / "evaluation.json").read_text())
     if scores["data"] != "dsb2018":
         sys.exit(f"{run} is a run on {scores['data']} images. Only DSB2018 is published.")
-    for source, name in (("evaluation.json", f"{run.name}.json"), ("masks.png", f"{run.name}.png")):
-        target = RESULTS / name
-        if target.exists() and not overwrite:
-            sys.exit(f"{target} is there already. Pass --overwrite to replace it.")
+    targets = {
+        "evaluation.json": RESULTS / f"{run.name}.json",
+        "masks.png": RESULTS / f"{run.name}.png",
+        "curves.png": RESULTS / f"{run.name}-curves.png",
+    }
+    there = [str(target) for target in targets.values() if target.exists()]
+    if there and not overwrite:
+        sys.exit(f"{', '.join(there)} exist already. Pass --overwrite to replace them.")
+    for source, target in targets.items():
         shutil.copyfile(run / source, target)
 
 
