@@ -361,6 +361,8 @@ def test_killed_at_random_moments(tmp_path, tables, source):
 def test_interrupting_leaves_nothing(tmp_path, tables, source):
     prologue = (
         "import os, signal\n"
+        # A shell's background jobs ignore the signal, and their children with them.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "examples.contents.split_digest = lambda _: os.kill(os.getpid(), signal.SIGINT)"
     )
     process = start(tables, source, tmp_path / "data", prologue)
