@@ -33,8 +33,7 @@ def main(argv: list[str] | None = None) -> Path:
     training = json.loads((args.run / "train.json").read_text())
     model = keras.models.load_model(args.run / "model.keras", compile=False)
 
-    synthetic = training["data"] == "synthetic"
-    name = "dsb2018/synthetic" if synthetic else "dsb2018"
+    name = pipeline.DATA_SETS[training["data"]]
     image_size = training["config"]["image_size"]
     examples = pipeline.load(name, "train", image_size, args.data_dir)
     parts = pipeline.split(examples, training["split"], training["seed"])
@@ -48,7 +47,7 @@ def main(argv: list[str] | None = None) -> Path:
         part: model.predict(pipeline.batches(parts[part], batch_size)) for part in parts
     }
     scores = {part: score(parts[part].masks, probabilities[part]) for part in parts}
-    if synthetic:
+    if training["data"] == "synthetic":
         print(NOT_DSB2018)
     print_scores(scores)
     draw_masks(parts["test"], probabilities["test"], args.run / "masks.png")

@@ -9,6 +9,9 @@ from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit
 
 import tfds_dsb2018  # noqa: F401  registers the data set
 
+DATA_SETS = {"dsb2018": "dsb2018", "synthetic": "dsb2018/synthetic"}
+"""What `--data` accepts, and its name in TFDS."""
+
 TEST_SEED = 2018
 TEST_SHARE = 0.1
 VALIDATION_SHARE = 0.2

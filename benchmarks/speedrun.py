@@ -9,7 +9,6 @@ epoch whose validation accuracy is high enough; not Python's imports, and not sa
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -28,7 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--data", default="dsb2018")
+    parser.add_argument("--data", choices=pipeline.DATA_SETS, default="dsb2018")
     parser.add_argument("--data_dir", help="where TFDS keeps prepared data sets")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/speedrun.json"))
     parser.add_argument("--overwrite", action="store_true")
@@ -37,8 +36,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f"{args.output} is there already. Pass --overwrite to replace it.")
 
     # So that no run pays for preparing the data set, nor for reading it from a cold disk.
-    name = "dsb2018/synthetic" if args.data == "synthetic" else "dsb2018"
-    pipeline.load(name, "train", TrainConfig.image_size, args.data_dir)
+    pipeline.load(pipeline.DATA_SETS[args.data], "train", TrainConfig.image_size, args.data_dir)
     runs = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in args.seeds:
@@ -72,7 +70,7 @@ def time_run(config: str, seed: int, data: str, data_dir: str | None, folder: Pa
     if data_dir is not None:
         command += ["--data_dir", data_dir]
     # A fresh process, so that nothing that the other config has compiled or cached helps.
-    subprocess.run(command, check=True, env=os.environ)
+    subprocess.run(command, check=True)
     (path,) = folder.glob(f"{config}-random-seed{seed}*/train.json")
     training = json.loads(path.read_text())
     last = training["history"][-1]

@@ -23,7 +23,6 @@ import keras_nuclei
 from benchmarks import pipeline
 from benchmarks.configs import CONFIGS, TrainConfig
 
-DATA = ("dsb2018", "synthetic")
 SYNTHETIC_EPOCHS = 12  # enough to see that it learns, in under two minutes
 NOT_DSB2018 = "*** SYNTHETIC IMAGES, NOT DSB2018: these numbers say nothing about real nuclei. ***"
 
@@ -61,7 +60,7 @@ def main(argv: list[str] | None = None) -> Path:
 
     # -- Data ---------------------------------------------------------------------------------
     keras.utils.set_random_seed(args.seed)
-    name = "dsb2018/synthetic" if args.data == "synthetic" else "dsb2018"
+    name = pipeline.DATA_SETS[args.data]
     examples = pipeline.load(name, "train", config.image_size, args.data_dir)
     parts = pipeline.split(examples, args.split, args.seed)
     sizes = {part: len(parts[part].images) for part in parts}
@@ -123,7 +122,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", choices=CONFIGS, default="reference")
-    parser.add_argument("--data", choices=DATA, default="dsb2018")
+    parser.add_argument("--data", choices=pipeline.DATA_SETS, default="dsb2018")
     parser.add_argument("--split", choices=("random", "grouped"), default="random")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data_dir", help="where TFDS keeps prepared data sets")
