@@ -76,18 +76,36 @@ def load(name: str, split: str, image_size: int, data_dir: str | None = None) ->
 
 
 def split(examples: Examples, method: str, seed: int) -> dict[str, Examples]:
-    """Split into training, validation and test examples.
+    """Split into training, validation and test examples, as `split_indices` says.
+
+    Args:
+        examples: All of them.
+        method: As in `split_indices`.
+        seed: As in `split_indices`.
+
+    Returns:
+        The examples by `"train"`, `"validation"` and `"test"`.
+
+    Raises:
+        ValueError: If the method is unknown.
+    """
+    parts = split_indices(examples.fields_of_view, method, seed)
+    return {part: examples.take(indices) for part, indices in parts.items()}
+
+
+def split_indices(fields_of_view: np.ndarray, method: str, seed: int) -> dict[str, np.ndarray]:
+    """Split the examples of stage1_train, sorted by their id, into three parts.
 
     The test set, a tenth, is drawn first and is the same for every seed; the rest is split 80:20.
 
     Args:
-        examples: All of them.
+        fields_of_view: Of each example.
         method: `"random"`, or `"grouped"`, which keeps the tiles of a field of view together: the
             shares are then shares of the fields.
         seed: Of the split into training and validation.
 
     Returns:
-        The examples by `"train"`, `"validation"` and `"test"`.
+        Ascending indices by `"train"`, `"validation"` and `"test"`.
 
     Raises:
         ValueError: If the method is unknown.
@@ -96,13 +114,13 @@ def split(examples: Examples, method: str, seed: int) -> dict[str, Examples]:
     if method not in splitters:
         raise ValueError(f"Unknown split {method!r}. Expected one of: {', '.join(splitters)}.")
 
-    def divide(part: Examples, share: float, random_state: int) -> list[Examples]:
+    def divide(part: np.ndarray, share: float, random_state: int) -> list[np.ndarray]:
         splitter = splitters[method](1, test_size=share, random_state=random_state)
-        groups = part.fields_of_view if method == "grouped" else None
-        (indices,) = splitter.split(part.image_ids, groups=groups)
-        return [part.take(np.sort(index)) for index in indices]
+        groups = fields_of_view[part] if method == "grouped" else None
+        (indices,) = splitter.split(part, groups=groups)
+        return [part[np.sort(index)] for index in indices]
 
-    rest, test = divide(examples, TEST_SHARE, TEST_SEED)
+    rest, test = divide(np.arange(len(fields_of_view)), TEST_SHARE, TEST_SEED)
     train, validation = divide(rest, VALIDATION_SHARE, seed)
     return {"train": train, "validation": validation, "test": test}
 

@@ -248,6 +248,75 @@ class CropLike(layers.Layer):
         return (inputs_shape[0], reference_shape[1], reference_shape[2], inputs_shape[3])
 
 
+@keras.saving.register_keras_serializable(package="keras_nuclei")
+class Head(layers.Layer):
+    """Feature map to output: a convolution and an activation, always in float32.
+
+    float32, so that probabilities near 0 and 1 and their logarithms survive mixed precision.
+    Where the feature map is smaller than the image, the convolution makes `stride ** 2` pixels of
+    each of its pixels (sub-pixel convolution, Shi et al. 2016,
+    https://doi.org/10.1109/CVPR.2016.207), and looks at its neighbours, too.
+
+    Args:
+        channels: Number of output channels, at least 1.
+        stride: How many times higher and wider the output is than the feature map, at least 1.
+        activation: Name of an activation, None for logits.
+        **kwargs: `name`, `trainable`, as for every Keras layer.
+
+    Input shape:
+        `(batch, height, width, features)`
+
+    Output shape:
+        `(batch, stride * height, stride * width, channels)`
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> import numpy as np
+        >>> import keras_nuclei
+        >>> head = keras_nuclei.blocks.Head(1, stride=2, activation="sigmoid")
+        >>> tuple(head(np.zeros((1, 5, 7, 16), "float32")).shape)
+        (1, 10, 14, 1)
+    """
+
+    def __init__(self, channels: int, *, stride: int = 1, activation: str | None = None, **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        _require_at_least_one(channels=channels, stride=stride)
+        self.channels = channels
+        self.stride = stride
+        self.activation = keras.activations.get(activation)
+        self.convolution = layers.Conv2D(
+            channels * stride**2,
+            1 if stride == 1 else 3,
+            padding="same",
+            data_format="channels_last",
+            dtype="float32",
+            name="convolution",
+        )
+
+    def build(self, input_shape):
+        self.convolution.build(input_shape)
+
+    def call(self, inputs):
+        x = self.convolution(inputs)
+        if self.stride > 1:
+            x = ops.depth_to_space(x, self.stride, data_format="channels_last")
+        return self.activation(x)
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        return (batch, *(size and self.stride * size for size in (height, width)), self.channels)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "channels": self.channels,
+            "stride": self.stride,
+            "activation": keras.activations.serialize(self.activation),
+        }
+
+
 def _interpolate(x):
     """Twice the height and width by bilinear interpolation, edges repeated.
 

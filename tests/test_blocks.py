@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_nuclei.blocks import UPSAMPLING_MODES, ConvBlock, CropLike, UpsampleBlock
+from keras_nuclei.blocks import UPSAMPLING_MODES, ConvBlock, CropLike, Head, UpsampleBlock
 from tests import reference
 
 MAKERS = {
     "ConvBlock": lambda: ConvBlock(4, kernel_size=5, depth=2, batch_norm_momentum=0.8),
+    "Head": lambda: Head(2, activation="sigmoid"),
+    "Head of stride 2": lambda: Head(2, stride=2),
     **{mode: lambda mode=mode: UpsampleBlock(4, mode=mode) for mode in UPSAMPLING_MODES},
 }
 
@@ -42,6 +44,16 @@ def test_conv_block_equals_numpy(rng):
         expected = reference.convolve_same(expected, numpy(convolution.kernel))
         expected = np.maximum(normalize(expected, normalization), 0)
     np.testing.assert_allclose(numpy(block(image))[0], expected, atol=1e-4)
+
+
+def test_head_equals_numpy(rng):
+    head = Head(2, stride=2, activation="sigmoid")
+    features = rng.normal(size=(1, 5, 3, 4)).astype("float32")
+    head(features)
+    randomize(head, rng)
+    kernel, bias = (numpy(weight) for weight in head.convolution.weights)
+    logits = reference.shuffle_pixels(reference.convolve_same(features[0], kernel) + bias)
+    np.testing.assert_allclose(numpy(head(features))[0], 1 / (1 + np.exp(-logits)), atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", UPSAMPLING_MODES)
@@ -111,7 +123,8 @@ def test_layer_contract(name, rng):
     assert all(changed), "a weight that one training step leaves alone is not in use"
 
 
-@pytest.mark.parametrize("name", MAKERS)
+# A head is float32 whatever the policy: tests/test_unet.py.
+@pytest.mark.parametrize("name", [name for name in MAKERS if not name.startswith("Head")])
 def test_layer_keeps_mixed_precision(name):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

@@ -18,7 +18,7 @@ def models():
 
 def small_unet(**arguments):
     encoder = keras_nuclei.encoders.plain(filters=(4, 8, 8))
-    return keras_nuclei.unet(encoder, decoder_filters=(8, 4), **arguments)
+    return keras_nuclei.unet(encoder, **{"decoder_filters": (8, 4), **arguments})
 
 
 # JAX compiles each operation anew for each size, which takes it a minute an encoder.
@@ -243,6 +243,60 @@ def test_the_output_is_float32_under_mixed_precision():
     assert keras.backend.standardize_dtype(output.dtype) == "float32"
 
 
+def test_several_heads_learn_by_their_names_and_come_back_from_a_file(tmp_path, rng):
+    model = small_unet(heads={"foreground": 1, "flow": 2}, decoder_stride=2, decoder_filters=(8,))
+    images = rng.integers(0, 256, (4, 9, 11, 3), dtype="uint8")
+    targets = {
+        "foreground": rng.integers(0, 2, (4, 9, 11, 1)).astype("float32"),
+        "flow": rng.random((4, 9, 11, 2)).astype("float32"),
+    }
+    model.compile("adam", {"foreground": "binary_crossentropy", "flow": "mse"})
+    history = model.fit(images, targets, epochs=3, verbose=0).history
+    assert {"foreground_loss", "flow_loss"} <= history.keys()
+    before = model.predict(images, verbose=0)
+    assert {name: values.shape for name, values in before.items()} == {
+        name: values.shape for name, values in targets.items()
+    }
+    model.save(tmp_path / "model.keras")
+    after = keras.models.load_model(tmp_path / "model.keras").predict(images, verbose=0)
+    for name, values in before.items():
+        np.testing.assert_array_equal(after[name], values)
+
+
+def test_every_head_is_float32_under_mixed_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = small_unet(
+            heads={"foreground": 1, "distance": 1}, decoder_stride=2, decoder_filters=(8,)
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")
+    outputs = model(np.zeros((1, 8, 8, 3), "float32"))
+    dtypes = {keras.backend.standardize_dtype(output.dtype) for output in outputs.values()}
+    assert dtypes == {"float32"}
+
+
+@settings(max_examples=ANY_SIZES)
+@given(height=st.integers(1, 40), width=st.integers(1, 40), stride=st.sampled_from([1, 2, 4]))
+def test_a_decoder_that_ends_early_gives_an_output_of_the_images_size(height, width, stride):
+    encoder = keras_nuclei.encoders.plain(filters=(4, 4, 8, 8))
+    filters = (8, 6, 4)[: 4 - stride.bit_length()]
+    model = keras_nuclei.unet(encoder, decoder_filters=filters, decoder_stride=stride)
+    output = model(np.zeros((2, height, width, 3), "float32"))
+    assert tuple(output.shape) == (2, height, width, 1)
+
+
+def test_a_shallower_encoder_leaves_out_what_only_deeper_levels_need():
+    whole = keras_nuclei.encoders.plain(filters=(4, 8, 8))
+    model = keras_nuclei.unet(whole, encoder_depth=1, decoder_filters=(4,))
+    encoder = model.get_layer(whole.name)
+    assert set(encoder.output) == {"P0", "P1"}
+    # By hand: two 3x3 convolutions without bias on each level, four numbers of normalization.
+    first = 9 * 3 * 4 + 9 * 4 * 4 + 2 * 4 * 4
+    second = 9 * 4 * 8 + 9 * 8 * 8 + 2 * 4 * 8
+    assert encoder.count_params() == first + second
+
+
 def test_levels_may_be_missing():
     # As in KerasHub's ResNet pyramids, which begin at P2.
     inputs = keras.Input((None, None, 2))
@@ -263,8 +317,17 @@ def test_no_convolution_after_the_skip():
     [
         ({"num_classes": 0}, "num_classes must be at least 1; got 0"),
         ({"decoder_depth": -1}, "decoder_depth must be at least 0; got -1"),
-        ({"decoder_filters": (8, 8)}, r"encoder's 4 halvings; got \(8, 8\)"),
-        ({"decoder_filters": 8}, "encoder's 4 halvings; got 8"),
+        ({"decoder_filters": (8, 8)}, r"level P4 to P0: 4; got \(8, 8\)"),
+        ({"decoder_filters": 8}, "level P4 to P0: 4; got 8"),
+        ({"decoder_stride": 3}, "power of two below 16.*got 3"),
+        ({"decoder_stride": 16}, "power of two below 16.*got 16"),
+        ({"decoder_stride": 0}, "power of two below 16.*got 0"),
+        ({"encoder_depth": 5}, "has P0, P1, P2, P3, P4; got 5"),
+        ({"encoder_depth": 0}, "has P0, P1, P2, P3, P4; got 0"),
+        ({"heads": {}}, "such as {'foreground': 1, 'distance': 1}; got {}"),
+        ({"heads": ["foreground"]}, r"must be a dict .* got \['foreground'\]"),
+        ({"heads": {"foreground": 0}}, "at least 1 each"),
+        ({"heads": {"foreground": 1}, "num_classes": 2}, "either heads or num_classes"),
         ({"upsampling": "cubic"}, "'cubic'"),
         ({"encoder": "vgg"}, "'vgg'"),
     ],
