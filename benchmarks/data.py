@@ -47,7 +47,14 @@ TARGETS = {
     "peak_memory_megabytes": ("at most", 500),
 }
 RAW_SAMPLE = 5  # every fifth image of the raw folder is enough for a rate
-PACKAGES = ("numpy", "opencv-python-headless", "tensorflow", "tensorflow-datasets", "array_record")
+PACKAGES = (
+    "numpy",
+    "opencv-python-headless",
+    "zlib-ng",
+    "tensorflow",
+    "tensorflow-datasets",
+    "array_record",
+)
 
 
 def main() -> None:

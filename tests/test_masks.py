@@ -77,7 +77,12 @@ def test_merging_agrees_with_painting_whole_masks(stack):
         for index in np.ndindex(mask.shape):
             if mask[index]:
                 expected[index] = number
-    named = [(f"mask {i}", mask) for i, mask in enumerate(stack)]
+    # Leave out the empty rows above the nucleus of every other mask.
+    tops = [int(mask.any(axis=1).argmax()) * (i % 2) for i, mask in enumerate(stack)]
+    named = [
+        (f"mask {i}", top, mask[top:])
+        for i, (top, mask) in enumerate(zip(tops, stack, strict=True))
+    ]
     if set(range(1, len(stack) + 1)) <= set(expected.ravel()):
         merged = masks.merge_masks(named, stack.shape[1:])
         assert merged.dtype == np.uint16
@@ -89,13 +94,15 @@ def test_merging_agrees_with_painting_whole_masks(stack):
 
 def test_more_than_255_nuclei_keep_their_numbers():
     rows = np.eye(300, dtype=np.uint8)
-    merged = masks.merge_masks(((str(i), row[None]) for i, row in enumerate(rows)), (1, 300))
+    merged = masks.merge_masks(((str(i), 0, row[None]) for i, row in enumerate(rows)), (1, 300))
     assert merged[0].tolist() == list(range(1, 301))
 
 
-def test_a_mask_of_another_size_is_refused():
-    with pytest.raises(ValueError, match=r"m.png is a mask of shape \(2, 3\) .* \(3, 2\)"):
-        masks.merge_masks([("m.png", np.ones((2, 3), np.uint8))], (3, 2))
+@pytest.mark.parametrize(("top", "shape"), [(0, (2, 3)), (0, (4, 2)), (1, (3, 2)), (3, (1, 2))])
+def test_rows_that_do_not_fit_are_refused(top, shape):
+    message = rf"m.png has rows {top} to {top + shape[0]} of {shape[1]} pixels, .* shape \(3, 2\)"
+    with pytest.raises(ValueError, match=message):
+        masks.merge_masks([("m.png", top, np.ones(shape, np.uint8))], (3, 2))
 
 
 def test_no_masks_are_an_empty_label_map():
@@ -184,6 +191,7 @@ def test_modality(image, modality):
         "masks",
         "modality",
         "records",
+        "strips",
         "synthetic",
     ],
 )

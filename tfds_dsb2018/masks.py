@@ -94,45 +94,48 @@ def squeeze_gray(image: np.ndarray) -> np.ndarray:
 
 
 def merge_masks(
-    named_masks: Iterable[tuple[str, np.ndarray]], shape: tuple[int, int]
+    named_masks: Iterable[tuple[str, int, np.ndarray]], shape: tuple[int, int]
 ) -> np.ndarray:
     """Merges the masks of single nuclei into one label map.
 
     The k-th mask becomes the number k. Where masks overlap, the later one wins.
 
     Args:
-        named_masks: Pairs of a name for errors and a uint8 array of shape `(H, W)`; every
-            value but 0 belongs to the nucleus.
+        named_masks: Triples of a name for errors, a row number and the mask's rows from this
+            number on, uint8 of shape `(h, W)`; every value but 0 belongs to the nucleus. Other
+            rows are empty: a whole mask has number 0 and `H` rows.
         shape: `(H, W)` of the image.
 
     Returns:
         uint16 of shape `(H, W)`, values 0..n.
 
     Raises:
-        ValueError: A mask has another shape than the image, marks no pixel at all, or
-            is wholly covered by later ones.
+        ValueError: The rows do not fit into the image, or a mask marks no pixel at all, or is
+            wholly covered by later ones.
 
     Example:
         >>> left, right = np.uint8([[255, 0, 0]]), np.uint8([[0, 0, 255]])
-        >>> merge_masks([("left", left), ("right", right)], (1, 3)).tolist()
-        [[1, 0, 2]]
+        >>> merge_masks([("left", 0, left), ("right", 1, right)], (2, 3)).tolist()
+        [[1, 0, 0], [0, 0, 2]]
     """
     instances = np.zeros(shape, np.uint16)
     names = []
     painted = 0
-    for number, (name, mask) in enumerate(named_masks, start=1):
-        if mask.shape != shape:
+    for number, (name, top, rows) in enumerate(named_masks, start=1):
+        region = instances[top : top + len(rows)]
+        if region.shape != rows.shape:
             raise ValueError(
-                f"{name} is a mask of shape {mask.shape} for an image of shape {shape}; "
-                "they must be equal: get both files again."
+                f"{name} has rows {top} to {top + len(rows)} of {rows.shape[1]} pixels, but the "
+                f"image has the shape {shape}: pass rows that lie inside of it."
             )
         # A nucleus fills a small part of the image: find its box, then work inside.
-        x, y, width, height = cv2.boundingRect(mask)
-        inside = mask[y : y + height, x : x + width] != 0
+        x, y, width, height = cv2.boundingRect(rows)
+        box = np.s_[y : y + height, x : x + width]
+        inside = rows[box] != 0
         count = np.count_nonzero(inside)
         if not count:
             raise ValueError(f"{name} marks no nucleus: all its pixels are 0. Get it again.")
-        instances[y : y + height, x : x + width][inside] = number
+        region[box][inside] = number
         painted += count
         names.append(name)
     if painted != cv2.countNonZero(instances):

@@ -14,12 +14,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import requests
 import tensorflow_datasets as tfds
 
-from tfds_dsb2018 import masks
+from tfds_dsb2018 import masks, strips
 from tfds_dsb2018.archives import Archive, SourceError, open_archive, open_zip
 
 _LOGGER = logging.getLogger(__name__)
@@ -247,13 +246,13 @@ def _read_masks(
     archive: Archive, name: str, mask_archive: Archive, mask_names: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     image = masks.decode_png(archive.read(name), f"{name} in {archive.label}")
+    shape = image.shape[:2]
 
-    def decode(mask_name: str) -> tuple[str, np.ndarray]:
+    def decode(mask_name: str) -> tuple[str, int, np.ndarray]:
         where = f"{mask_name} in {mask_archive.label}"
-        data = mask_archive.read(mask_name)
-        return where, masks.decode_png(data, where, cv2.IMREAD_GRAYSCALE)
+        return where, *strips.decode_strip(mask_archive.read(mask_name), where, shape)
 
-    return image, masks.merge_masks(map(decode, mask_names), image.shape[:2])
+    return image, masks.merge_masks(map(decode, mask_names), shape)
 
 
 def _read_rows(
@@ -262,7 +261,7 @@ def _read_rows(
     image = masks.decode_png(archive.read(name), f"{name} in {archive.label}")
     shape = image.shape[:2]
 
-    def decode(numbered: tuple[int, dict[str, str]]) -> tuple[str, np.ndarray]:
+    def decode(numbered: tuple[int, dict[str, str]]) -> tuple[str, int, np.ndarray]:
         number, row = numbered
         where = f"nucleus {number} of image {row['ImageId']} in {table}"
         if (row["Height"], row["Width"]) != (str(shape[0]), str(shape[1])):
@@ -270,6 +269,6 @@ def _read_rows(
                 f"{where} is drawn on {row['Height']} x {row['Width']} pixels (height x width), "
                 f"but {name} in {archive.label} has {shape[0]} x {shape[1]}: get both again."
             )
-        return where, masks.decode_rle(row["EncodedPixels"] or "", shape, where)
+        return where, 0, masks.decode_rle(row["EncodedPixels"] or "", shape, where)
 
     return image, masks.merge_masks(map(decode, enumerate(rows, start=1)), shape)
