@@ -77,3 +77,53 @@ def overlap_counts(true, pred):
         only_pred += bool(b and not a)
         only_true += bool(a and not b)
     return both, only_pred, only_true
+
+
+def iou_matrix(true, predicted):
+    """IoU of each true with each predicted nucleus `(T, P)`, mask by mask."""
+    rows = [true == number for number in np.unique(true) if number > 0]
+    columns = [predicted == number for number in np.unique(predicted) if number > 0]
+    matrix = np.zeros((len(rows), len(columns)))
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            matrix[i, j] = (row & column).sum() / (row | column).sum()
+    return matrix
+
+
+def best_matching(iou, threshold):
+    """The most pairs with an IoU above the threshold, and the largest sum of IoU of that many.
+
+    Tries each choice of a partner, or of none, for the first true nucleus, then for the others.
+    """
+    if len(iou) == 0:
+        return 0, 0.0
+    choices = [best_matching(iou[1:], threshold)]
+    for column in np.flatnonzero(iou[0] > threshold):
+        pairs, total = best_matching(np.delete(iou[1:], column, axis=1), threshold)
+        choices.append((pairs + 1, total + iou[0, column]))
+    return max(choices)
+
+
+def segmentation_errors(true, predicted):
+    """Numbers of missed, extra, split and merged nuclei, mask by mask."""
+
+    def lies_in(labels, number, other_labels):
+        """Which nucleus of `other_labels` holds more than half of this one, or None."""
+        inside = other_labels[labels == number]
+        for other in set(inside.tolist()) - {0}:
+            if (inside == other).mean() > 0.5:
+                return other
+        return None
+
+    def lost_and_cut(labels, other_labels):
+        lost = cut = 0
+        for number in set(labels.ravel().tolist()) - {0}:
+            others = set(other_labels.ravel().tolist()) - {0}
+            parts = [n for n in others if lies_in(other_labels, n, labels) == number]
+            lost += not parts and lies_in(labels, number, other_labels) is None
+            cut += len(parts) >= 2
+        return lost, cut
+
+    missed, split = lost_and_cut(true, predicted)
+    extra, merged = lost_and_cut(predicted, true)
+    return missed, extra, split, merged
