@@ -22,7 +22,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -82,7 +81,7 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.prepare_only:  # the child process whose memory is measured
         prepare(arguments.source, arguments.prepare_only)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "tensorflow" in sys.modules)
+        print(peak_kilobytes(), "tensorflow" in sys.modules)
         sys.exit()
     if arguments.output and arguments.output.exists() and not arguments.overwrite:
         parser.error(f"{arguments.output} exists; name another file or pass --overwrite")
@@ -179,6 +178,12 @@ def measure_memory(source: Path, data_dir: Path) -> tuple[int, bool]:
     )
     peak, with_tensorflow = child.stdout.split()[-2:]
     return int(peak), with_tensorflow == "True"
+
+
+def peak_kilobytes() -> int:
+    """Returns the peak memory of this process; what `getrusage` says begins with its parent's."""
+    status = Path("/proc/self/status").read_text().split()
+    return int(status[status.index("VmHWM:") + 1])
 
 
 def load(data_dir: Path) -> Iterable:

@@ -1,7 +1,7 @@
-"""The numbers of the README, made from `benchmarks/results/*.json`.
+"""The numbers of the README and the model cards, made from `benchmarks/results/*.json`.
 
 python -m benchmarks.report --publish runs/reference-random-seed0   # copy a run's scores
-python -m benchmarks.report --write                                 # write README.md's tables
+python -m benchmarks.report --write                                 # write tables and cards
 python -m benchmarks.report --check                                 # do they agree?
 """
 
@@ -12,9 +12,14 @@ import shutil
 import sys
 from pathlib import Path
 
+from benchmarks import model_cards
+from keras_nuclei.presets import PRESETS
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
+WEIGHTS = ROOT / "keras_nuclei" / "weights"
+STEPS = ("reading", "network", "separation", "writing")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -22,29 +27,36 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--publish", type=Path, nargs="+", default=[], metavar="RUN")
     parser.add_argument("--overwrite", action="store_true", help="replace published scores")
-    parser.add_argument("--write", action="store_true", help="write the tables into README.md")
-    parser.add_argument("--check", action="store_true", help="fail where README.md differs")
+    parser.add_argument(
+        "--write", action="store_true", help="write README.md's tables and the model cards"
+    )
+    parser.add_argument("--check", action="store_true", help="fail where they differ")
     args = parser.parse_args(argv)
     for run in args.publish:
         publish(run, args.overwrite)
     if args.publish and not (args.write or args.check):
         return
-    readme = README.read_text()
-    updated = fill(readme, {name: make() for name, make in BLOCKS.items()})
+    blocks = {name: make() for name, make in BLOCKS.items()}
+    texts = {README: fill(README.read_text(), blocks)}
+    texts |= {WEIGHTS / preset.card: model_card(name) for name, preset in PRESETS.items()}
     if args.write:
-        README.write_text(updated)
+        for path, text in texts.items():
+            path.write_text(text)
     elif args.check:
-        if updated != readme:
-            sys.exit(
-                f"{README.name} and {RESULTS} differ. Run: python -m benchmarks.report --write"
-            )
-        print(f"{README.name} agrees with {RESULTS}.")
+        for path, text in texts.items():
+            if not path.exists() or path.read_text() != text:
+                sys.exit(
+                    f"{path.name} and {RESULTS} differ. Run: python -m benchmarks.report --write"
+                )
+        print(f"{', '.join(path.name for path in texts)} agree with {RESULTS}.")
     else:
         print("\n\n".join(make() for make in BLOCKS.values()))
 
 
 def publish(run: Path, overwrite: bool) -> None:
     """Copy the scores of a run on DSB2018, and its pictures, to the results."""
+    if not (run / "evaluation.json").exists():
+        sys.exit(f"{run} holds no evaluation.json. Evaluate it first.")
     scores = json.loads((run / "evaluation.json").read_text())
     if scores["data"] != "dsb2018":
         sys.exit(f"{run} is a run on {scores['data']} images. Only DSB2018 is published.")
@@ -52,7 +64,12 @@ def publish(run: Path, overwrite: bool) -> None:
         "evaluation.json": RESULTS / f"{run.name}.json",
         "masks.png": RESULTS / f"{run.name}.png",
         "curves.png": RESULTS / f"{run.name}-curves.png",
+        "separation.json": RESULTS / f"{run.name}-separation.json",
     }
+    if (run / "evaluation-packed.json").exists():  # what ships is what is judged
+        targets["evaluation.json"] = RESULTS / f"{run.name}-single.json"
+        targets["evaluation-packed.json"] = RESULTS / f"{run.name}.json"
+    targets = {source: target for source, target in targets.items() if (run / source).exists()}
     there = [str(target) for target in targets.values() if target.exists()]
     if there and not overwrite:
         sys.exit(f"{', '.join(there)} exist already. Pass --overwrite to replace them.")
@@ -115,6 +132,99 @@ def training_line() -> str:
     )
 
 
+def presets_table() -> str:
+    """Scores of the recipes of the presets on images that they have not learned from."""
+    rows = (
+        ("random 80:20, test", "random", "test"),
+        ("grouped by field of view, test", "grouped", "test"),
+        ("official test (stage1_test)", "all", "official_test"),
+        ("official test, fields unseen in training", "all", "official_test_unseen_fields"),
+        ("StarDist's 50 test images", "stardist", "stardist_test"),
+        ("the same, fields unseen in training", "stardist_unseen", "stardist_test"),
+    )
+    lines = [
+        "| images | preset | number | pixel accuracy | predicting nothing | Dice | IoU | AP@0.5 "
+        "| DSB score |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for title, split, part in rows:
+        for preset in PRESETS:
+            if not (RESULTS / f"{preset}-{split}.json").exists():
+                continue
+            scores = read(f"{preset}-{split}")["scores"][part]["all"]
+            lines.append(
+                f"| {title} | `{preset}` | {scores['images']} | {scores['accuracy']:.4f}"
+                f" | {scores['accuracy_of_nothing']:.4f} | {scores['dice']:.3f}"
+                f" | {scores['iou']:.3f} | {scores['ap50_per_image']:.3f}"
+                f" | {scores['dsb_per_image']:.3f} |"
+            )
+    return "\n".join(lines)
+
+
+def model_card(name: str) -> str:
+    """The model card of a preset."""
+    weights = WEIGHTS / PRESETS[name].file
+    if not weights.exists():
+        sys.exit(f"{weights} is missing. Train, then run: python -m benchmarks.package")
+    size = weights.stat().st_size
+    packed = read(f"{name}-all")
+    if packed["sha256"] != PRESETS[name].sha256:
+        sys.exit(
+            f"The scores of {name} are not those of the packaged weights. Run: python -m "
+            "benchmarks.evaluate_presets --packed, and --publish it."
+        )
+    return model_cards.card(name, read(f"{name}-all-single"), packed, size, modalities_table(name))
+
+
+def modalities_table(preset: str = "nuclei_base") -> str:
+    """Scores of a preset on the official test by modality."""
+    lines = [
+        "| official test | number | nuclei | Dice | AP@0.5 | DSB score | missed | extra | split "
+        "| merged |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for modality, scores in read(f"{preset}-all")["scores"]["official_test"].items():
+        lines.append(
+            f"| {modality} | {scores['images']} | {scores['true_nuclei']} | {scores['dice']:.3f}"
+            f" | {scores['ap50_per_image']:.3f} | {scores['dsb_per_image']:.3f}"
+            f" | {scores['missed']} | {scores['extra']} | {scores['split']} | {scores['merged']} |"
+        )
+    return "\n".join(lines)
+
+
+def separation_table() -> str:
+    """What each method to separate touching nuclei scores with its best settings."""
+    methods = read("nuclei_base-grouped-separation")["methods"]
+    lines = ["| maps | DSB score | AP@0.5 | merged | split |", "| --- | --- | --- | --- | --- |"]
+    for method, trials in methods.items():
+        best = max(trials, key=lambda trial: trial["dsb_per_image"])
+        lines.append(
+            f"| {method} | {best['dsb_per_image']:.3f} | {best['ap50_per_image']:.3f}"
+            f" | {best['merged']} | {best['split']} |"
+        )
+    return "\n".join(lines)
+
+
+def inference_table() -> str:
+    """What segmenting costs, by preset and size."""
+    lines = [
+        "| preset | images | per second | reading | network | separation | writing "
+        "| network / its bare forward pass | peak memory, MB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for preset, groups in read("inference")["presets"].items():
+        for group, result in groups.items():
+            title = f"mosaic of {group}x{group}" if group.isdigit() else group
+            seconds = result["seconds"]
+            total = sum(seconds[step] for step in STEPS)
+            shares = " | ".join(f"{seconds[step] / total:.0%}" for step in STEPS)
+            lines.append(
+                f"| `{preset}` | {title} | {result['images_per_second']:.3g} | {shares}"
+                f" | {result['network_over_floor']:.2f} | {result['peak_memory_megabytes']:.0f} |"
+            )
+    return "\n".join(lines)
+
+
 def speedrun_line() -> str:
     """How much sooner `fast` gets there than `reference`."""
     result = read("speedrun")
@@ -161,6 +271,10 @@ BLOCKS = {
     "fields": fields_line,
     "speedrun": speedrun_line,
     "data": data_table,
+    "presets": presets_table,
+    "modalities": modalities_table,
+    "separation": separation_table,
+    "inference": inference_table,
 }
 
 

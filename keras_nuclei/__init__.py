@@ -1,18 +1,67 @@
-"""Keras parts to segment cell nuclei: a U-Net with any encoder, metrics and losses that are right.
+"""Segment cell nuclei with Keras: trained models, and the parts to build and train your own.
+
+From pixels to nuclei:
+
+    label_map = keras_nuclei.segment(image)             # one number per nucleus
+    table = keras_nuclei.measure(label_map, image)      # a row per nucleus
+    picture = keras_nuclei.overlay(image, label_map)    # to look at
 
 Conventions, everywhere in this package:
 
-- Images are `(batch, height, width, channels)` with values 0..255, uint8 or float. Each model
-  scales inside itself.
+- Images are channels-last, `(height, width, channels)`; models take batches of them with values
+  0..255, uint8 or float, and scale inside themselves.
 - A mask is 0 for background and 1 for nucleus. Anything else, 255 above all, is an error.
+- A label map is an integer array `(height, width)`: 0 background, 1..n one number per nucleus.
 - Scores count pixels: they do not depend on the batch size. Two empty masks agree: the score is 1.
 - A saved model loads after `import keras_nuclei`, without `custom_objects`.
 """
 
-from keras_nuclei import blocks, encoders, losses, metrics
+from keras_nuclei import (
+    blocks,
+    callbacks,
+    encoders,
+    export,
+    images,
+    instances,
+    losses,
+    matching,
+    metrics,
+    scores,
+    segmentation,
+    stitching,
+    tiling,
+)
 from keras_nuclei.encoders import ENCODERS
+from keras_nuclei.measure import measure, overlay
+from keras_nuclei.presets import PRESETS, from_preset
+from keras_nuclei.segmentation import segment
+from keras_nuclei.stitching import label_tiled
+from keras_nuclei.tiling import predict_tiled
 from keras_nuclei.unet import unet
 
 __version__ = "0.1.0"
 
-__all__ = ["ENCODERS", "blocks", "encoders", "losses", "metrics", "unet"]
+__all__ = [
+    "ENCODERS",
+    "PRESETS",
+    "blocks",
+    "callbacks",
+    "encoders",
+    "export",
+    "from_preset",
+    "images",
+    "instances",
+    "label_tiled",
+    "losses",
+    "matching",
+    "measure",
+    "metrics",
+    "overlay",
+    "predict_tiled",
+    "scores",
+    "segment",
+    "segmentation",
+    "stitching",
+    "tiling",
+    "unet",
+]

@@ -39,7 +39,15 @@ def public_objects():
 
 # Only what the package's documentation points at: not the checks that several modules share, and
 # not plain records.
-INTERNAL = ("keras_nuclei.validation", "keras_nuclei.efficientnet_lite_weights", "EncoderEntry")
+INTERNAL = (
+    "keras_nuclei.validation",
+    "keras_nuclei.efficientnet_lite_weights",
+    "keras_nuclei.jobs",
+    "keras_nuclei.results",
+    "keras_nuclei.tiles",
+    "EncoderEntry",
+    "presets.Preset",
+)
 
 
 @pytest.mark.parametrize("public", list(public_objects()))

@@ -1,0 +1,140 @@
+"""Random crops of nuclei images, as other microscopes might have taken them.
+
+Images are float32 `(H, W, 3)`, values 0..255; label maps are `(H, W)` integers. Every function
+takes the generator that decides, so that a crop depends on its seed alone.
+"""
+
+import cv2
+import numpy as np
+from skimage import measure
+
+SMALLEST_DIAMETER, LARGEST_DIAMETER = 10, 70
+"""Of the nuclei of a crop whose scale is drawn anew, in pixels."""
+
+
+def random_crop(
+    image: np.ndarray,
+    label_map: np.ndarray,
+    diameter: float,
+    size: int,
+    generator: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A square of an image, scaled, rotated and perhaps mirrored, and of its label map.
+
+    Two crops in three stay near the image's own scale; the others get nuclei of any size, since
+    other microscopes will show others.
+
+    Args:
+        image: uint8 `(H, W, 3)`.
+        label_map: Of the same height and width.
+        diameter: Of a typical nucleus of the image, in pixels.
+        size: Height and width of the crop, in pixels.
+        generator: Decides.
+
+    Returns:
+        The crop, float32 `(size, size, 3)`, 0..255, and its label map, int32 `(size, size)`.
+    """
+    if generator.random() < 2 / 3:
+        scale = np.exp(generator.uniform(np.log(0.65), np.log(1.6)))
+    else:
+        wanted = np.exp(generator.uniform(np.log(SMALLEST_DIAMETER), np.log(LARGEST_DIAMETER)))
+        scale = np.clip(wanted / diameter, 0.25, 4)
+    stretch = np.exp(generator.uniform(-0.15, 0.15))
+    angle = generator.uniform(0, 2 * np.pi)
+    mirror = generator.choice([-1, 1])
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    # From the crop's pixels to the image's, about the centre of the crop.
+    matrix = rotation @ np.diag([mirror / (scale * stretch), stretch / scale])
+    centre = _centre(label_map, size / scale / 2, generator)
+    offset = centre - matrix @ [size / 2, size / 2]
+    transform = np.column_stack([matrix, offset])
+    if scale < 0.6:  # a pixel becomes the mean of those it covers, not the nearest of them
+        image = cv2.blur(image, (round(1 / scale),) * 2)
+    flags = cv2.WARP_INVERSE_MAP
+    border = {"borderMode": cv2.BORDER_REFLECT_101}
+    crop = cv2.warpAffine(image, transform, (size, size), flags=flags | cv2.INTER_LINEAR, **border)
+    labels = cv2.warpAffine(
+        label_map.astype(np.uint16),
+        transform,
+        (size, size),
+        flags=flags | cv2.INTER_NEAREST,
+        **border,
+    )
+    # Where the image is reflected, a nucleus and its mirror image share a number, but are two.
+    return crop.astype(np.float32), measure.label(labels, connectivity=2).astype(np.int32)
+
+
+def _centre(label_map: np.ndarray, reach: float, generator: np.random.Generator) -> np.ndarray:
+    """Of two random places, (x, y), the one with more nuclei within reach."""
+    height, width = label_map.shape
+    low = np.minimum(reach, np.array([width, height]) / 2)
+    places = generator.uniform(low, [width, height] - low, (2, 2))
+    shares = []
+    for x, y in places:
+        window = label_map[max(0, int(y - reach)) : int(y + reach) + 1][
+            :, max(0, int(x - reach)) : int(x + reach) + 1
+        ]
+        shares.append(np.mean(window[::4, ::4] > 0))
+    return places[int(np.argmax(shares))]
+
+
+def random_look(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """The same scene with other colours, contrast, sharpness and noise.
+
+    Args:
+        image: float32 `(H, W, 3)`, 0..255.
+        generator: Decides.
+
+    Returns:
+        float32 of the same shape, 0..255.
+    """
+    image = image / 255
+    is_gray = np.ptp(image, axis=-1).max() < 0.02
+    image = _tint(image, generator) if is_gray else _restain(image, generator)
+    if generator.random() < 0.15:
+        image = 1 - image
+    image = _light(image, generator)
+    if generator.random() < 0.3:
+        image = cv2.GaussianBlur(image, (0, 0), generator.uniform(0.4, 2))
+    if generator.random() < 0.3:
+        image = image + generator.normal(0, generator.uniform(0.01, 0.08), image.shape)
+    return np.clip(image * 255, 0, 255).astype(np.float32)
+
+
+def _tint(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """A grey image as it is, in the colour of a stain on black, or as stain on white."""
+    chance = generator.random()
+    if chance < 0.75:
+        return image
+    if chance < 0.9:  # a fluorophore: blue above all
+        colour = generator.dirichlet([0.3, 0.3, 0.9])
+        return image * (colour / colour.max()).astype(np.float32)
+    absorbed = generator.uniform([0.5, 0.8, 0.1], [1.6, 2, 0.9]).astype(np.float32)
+    return np.exp(-image * absorbed)
+
+
+def _restain(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """A stained image with its dyes stronger, weaker and of other hue, or without colour."""
+    if generator.random() < 0.12:
+        gray = image @ generator.dirichlet([4, 4, 4])
+        return np.repeat(gray[..., None], 3, axis=-1).astype(np.float32)
+    # Dyes absorb: what they take away adds up in the logarithm (the law of Beer and Lambert).
+    density = -np.log(np.clip(image, 0.02, 1))
+    mixing = np.eye(3) + generator.normal(0, 0.12, (3, 3))
+    strength = np.exp(generator.uniform(-0.4, 0.4))
+    restained = np.exp(-np.clip(strength * density @ mixing, 0, None))
+    return restained.astype(np.float32)
+
+
+def _light(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Another gamma, contrast and brightness, and perhaps light that falls off to one side."""
+    if generator.random() < 0.6:
+        image = np.clip(image, 0, 1) ** np.exp(generator.uniform(-0.6, 0.6))
+    if generator.random() < 0.6:
+        image = image * generator.uniform(0.6, 1.15) + generator.uniform(-0.05, 0.15)
+    if generator.random() < 0.15:
+        height, width = image.shape[:2]
+        rows, columns = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
+        slope = generator.uniform(-0.25, 0.25, 2)
+        image = image * (1 + slope[0] * rows + slope[1] * columns)[..., None]
+    return image.astype(np.float32)

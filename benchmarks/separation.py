@@ -1,0 +1,127 @@
+"""Which maps separate touching nuclei best? A trial on validation images of unseen fields.
+
+    python -m benchmarks.separation runs/nuclei_base-grouped
+
+One network has learned all maps at once; each method makes label maps of some of them, with the
+settings that score best on the validation part of the grouped split. Writes `separation.json`
+into the run's folder.
+"""
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+from scipy import ndimage
+from tqdm import tqdm
+
+from benchmarks import nuclei, pipeline
+from benchmarks.train import write_json
+from keras_nuclei import instances, matching, scores, segmentation
+
+SMOOTHING = (0, 1.5)
+SETTINGS = {
+    "foreground alone": {},
+    "boundary": {"seed_threshold": (0.3, 0.5, 0.7), "smoothing": SMOOTHING},
+    "distance": {"seed_threshold": (0.4, 0.5, 0.6), "smoothing": SMOOTHING},
+    "distance less boundary": {"seed_threshold": (0.3, 0.4, 0.5), "smoothing": SMOOTHING},
+    "centre": {"seed_threshold": (0.3, 0.45, 0.6), "smoothing": SMOOTHING},
+    "flow": {"min_votes": (8, 16, 32)},
+}
+"""Methods, and the settings of each that are tried."""
+
+
+def label(maps: dict[str, np.ndarray], scale: float, method: str, **settings) -> np.ndarray:
+    """Label map by a method of `SETTINGS`, from maps `(H, W, channels)` drawn at a scale."""
+    pixels = min(scale, 1) ** -2  # of the image, in one that the model saw
+    min_area = round(12 * pixels)
+    foreground = maps["foreground"][..., 0]
+    if method == "foreground alone":
+        return numbered(foreground > 0.5, min_area)
+    if method == "flow":
+        return follow(maps["flow"], foreground > 0.5, min_area=min_area, **settings)
+    landscape = {
+        "boundary": foreground - maps["boundary"][..., 0],
+        "distance": maps["distance"][..., 0],
+        "distance less boundary": maps["distance"][..., 0] - 0.4 * maps["boundary"][..., 0],
+        "centre": maps["centre"][..., 0],
+    }[method]
+    return instances.label_nuclei(
+        foreground,
+        np.clip(landscape, 0, 1),
+        seed_threshold=settings["seed_threshold"],
+        smoothing=settings["smoothing"] / scale,
+        min_seed_area=round(8 * pixels),
+        min_area=min_area,
+    )
+
+
+def numbered(pieces: np.ndarray, min_area: int) -> np.ndarray:
+    """Number the pieces of a mask or label map that have at least so many pixels."""
+    if pieces.dtype == bool:
+        pieces, _ = ndimage.label(pieces, np.ones((3, 3)))
+    kept = np.bincount(pieces.ravel(), minlength=1) >= min_area
+    kept[0] = False
+    return np.where(kept, np.cumsum(kept), 0)[pieces]
+
+
+def follow(flow: np.ndarray, inside: np.ndarray, min_votes: int, min_area: int) -> np.ndarray:
+    """Let every pixel of the foreground walk along the flow; those that meet are a nucleus."""
+    step = np.moveaxis(2 * flow - 1, -1, 0)
+    start = np.nonzero(inside)
+    place = np.array(start, np.float32)
+    limits = np.array(inside.shape)[:, None] - 1
+    for _ in range(60):
+        rows, columns = np.round(place).astype(int)
+        place = np.clip(place + step[:, rows, columns], 0, limits)
+    rows, columns = np.round(place).astype(int)
+    votes = np.zeros(inside.shape)
+    np.add.at(votes, (rows, columns), 1)
+    votes = ndimage.uniform_filter(votes, 3) * 9
+    sinks, _ = ndimage.label(votes >= min_votes, np.ones((3, 3)))
+    label_map = np.zeros(inside.shape, int)
+    label_map[start] = sinks[rows, columns]
+    return numbered(label_map, min_area)
+
+
+def main(argv: list[str] | None = None) -> Path:
+    """Compare the methods as the command line says and return the path of the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder of a run on the grouped split")
+    parser.add_argument("--data_dir", help="where TFDS keeps prepared data sets")
+    args = parser.parse_args(argv)
+    training = json.loads((args.run / "train.json").read_text())
+    model = keras.models.load_model(args.run / "model.keras", compile=False)
+    rows = nuclei.load("dsb2018", "train", args.data_dir)
+    fields = np.array([row.field_of_view for row in rows])
+    rows = [rows[index] for index in pipeline.split_indices(fields, "grouped", 0)["validation"]]
+    scales, maps = [], []
+    for row in tqdm(rows, unit="image"):
+        scale = segmentation.model_scale(segmentation.estimate_diameter(row.image, model))
+        image = row.image.astype("float32")
+        scales.append(scale)
+        # No flips: the mean of a direction and its mirror image is none.
+        maps.append(segmentation.predict_maps(image, model, scale=scale))
+
+    results = {}
+    for method, grid in SETTINGS.items():
+        trials = []
+        for values in itertools.product(*grid.values()):
+            settings = dict(zip(grid, values, strict=True))
+            found = [
+                matching.match(row.label_map, label(each, scale, method, **settings))
+                for row, each, scale in zip(rows, maps, scales, strict=True)
+            ]
+            trials.append({"settings": settings, **scores.summarize(found)})
+        results[method] = trials
+        best = max(trials, key=lambda trial: trial["dsb_per_image"])
+        print(f"{method:22} DSB {best['dsb_per_image']:.4f} with {best['settings']}")
+    path = args.run / "separation.json"
+    write_json(path, {**training, "methods": results})
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,325 @@
+"""The command `keras-nuclei`: segment files and folders of images, without a line of code."""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from keras_nuclei import __version__, export
+from keras_nuclei.images import read_pages
+from keras_nuclei.jobs import Job, name_jobs, output_names
+from keras_nuclei.measure import measure, overlay
+from keras_nuclei.presets import PRESETS, from_preset
+from keras_nuclei.results import ResultFolder
+from keras_nuclei.segmentation import segment
+
+_FORMATS = ("tiff", "png", "geojson", "roi", "csv")
+# What is taken of a folder; a file that is named is read whatever its suffix.
+_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+# Arguments that say where to work, not how.
+_NO_SETTINGS = ("command", "images", "output", "overwrite")
+
+
+def main(argv: Sequence[str] | None = None, *, load_segmenter: Callable | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: Arguments; None means those of the process.
+        load_segmenter: Called once with the parsed arguments; returns a function from an image to
+            a label map. None loads the model that the arguments name.
+
+    Returns:
+        Exit code: 0 all good, 1 some images failed, 130 interrupted.
+
+    Raises:
+        SystemExit: With code 2, where the arguments are wrong or results would be lost.
+
+    Example:
+        >>> main(["models"])  # doctest: +ELLIPSIS
+        nuclei_...
+        0
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command == "models":
+        return _list_models()
+    try:
+        prepared = _prepare(arguments, load_segmenter or _load_segmenter)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        _say("Interrupted before the first image.", sys.stderr)
+        return 130
+    try:
+        return _segment_all(*prepared, arguments)
+    except KeyboardInterrupt:
+        command = "same command without --overwrite" if arguments.overwrite else "same command"
+        _say(f"Interrupted. The {command} goes on where this one stopped.", sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="keras-nuclei", description="Finds the nuclei in microscopy images."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("models", help="list the trained models that come with the package")
+    segment = commands.add_parser(
+        "segment",
+        help="segment images",
+        description="Writes label images, outlines and a table of all nuclei. Run again, it goes "
+        "on where it stopped.",
+    )
+    add = segment.add_argument
+    add("images", nargs="+", help="files, folders or patterns such as 'day1/*.tif'")
+    add("--output", type=Path, required=True, metavar="FOLDER", help="for the results")
+    add("--model", default="nuclei_base", help="name or .keras file (default: %(default)s)")
+    size = segment.add_mutually_exclusive_group()
+    size.add_argument(
+        "--diameter", type=_positive, help="of a typical nucleus, in pixels (default: estimated)"
+    )
+    size.add_argument("--scale", type=_positive, help="times larger that the model sees the image")
+    add("--channel", type=_index, help="the nuclear stain of several channels, counted from 0")
+    add("--pixel-size", type=_positive, help="in micrometres, for areas in square micrometres")
+    add(
+        "--formats",
+        type=_formats,
+        default=",".join(_FORMATS),
+        help="what to write, joined by commas (default: %(default)s)",
+    )
+    add("--augmentations", type=int, choices=(1, 4, 8), default=1, help="views to average")
+    add("--tile-size", type=_tile_size, default=512, help="in pixels (default: %(default)s)")
+    add(
+        "--overwrite",
+        action="store_true",
+        help="start anew; deletes the results of other settings that the folder holds",
+    )
+    return parser
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not (math.isfinite(number) and number > 0):
+        raise argparse.ArgumentTypeError(f"must be a number above 0; got {text}")
+    return number
+
+
+def _index(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be a whole number, 0 or above; got {text}")
+    return number
+
+
+def _tile_size(text: str) -> int:
+    number = int(text)
+    # Of smaller ones little would be left between the overlaps, which lie on a grid of 32.
+    if number < 128 or number % 32:
+        raise argparse.ArgumentTypeError(f"must be a multiple of 32, 128 or above; got {text}")
+    return number
+
+
+def _formats(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in _FORMATS]
+    if unknown or not names:
+        raise argparse.ArgumentTypeError(
+            f"must be some of {','.join(_FORMATS)}, joined by commas; got {text!r}"
+        )
+    return [name for name in _FORMATS if name in names]
+
+
+def _find_images(patterns: Sequence[str], output: Path) -> list[Path]:
+    found = []
+    for pattern in patterns:
+        path = Path(pattern).expanduser()
+        if path.is_file():
+            found.append(path)
+            continue
+        candidates = path.iterdir() if path.is_dir() else _expand(path)
+        images = [
+            candidate
+            for candidate in sorted(candidates)
+            if candidate.suffix.lower() in _SUFFIXES
+            and candidate.is_file()
+            and not candidate.name.startswith(".")
+            and not _is_result(candidate, output)
+        ]
+        if not images:
+            raise ValueError(
+                f"{pattern} is no file, and there are no images ({', '.join(_SUFFIXES)}) in it or "
+                "like it."
+            )
+        found += images
+    return found
+
+
+def _expand(pattern: Path) -> Iterable[Path]:
+    """What matches a pattern that the shell has left as it is, as that of Windows does."""
+    return Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
+
+
+def _is_result(path: Path, output: Path) -> bool:
+    """Whether this is what an earlier run wrote, where images and results share a folder."""
+    results = ("_labels.tif", "_overlay.png")
+    return path.name.endswith(results) and path.parent.resolve() == output.resolve()
+
+
+def _check_model(model: str) -> None:
+    if model not in PRESETS and not (model.endswith(".keras") and Path(model).is_file()):
+        raise ValueError(
+            f"--model {model} is neither one of {', '.join(PRESETS)} nor a .keras file that exists."
+        )
+
+
+def _settings(arguments) -> dict:
+    settings = {key: value for key, value in vars(arguments).items() if key not in _NO_SETTINGS}
+    if arguments.model.endswith(".keras"):
+        status = Path(arguments.model).stat()
+        settings["model"] = str(Path(arguments.model).resolve())
+        settings["model_file"] = [status.st_size, status.st_mtime_ns]
+    return {**settings, "version": __version__}
+
+
+def _prepare(arguments, load_segmenter) -> tuple[list[Job], ResultFolder, Callable | None]:
+    """Find out all that can be wrong before the folder is touched; open it last."""
+    images = _find_images(arguments.images, arguments.output)
+    _check_model(arguments.model)
+    folder = ResultFolder(arguments.output, _settings(arguments))
+    jobs = name_jobs(images, folder.names())
+    folder.check(jobs, overwrite=arguments.overwrite)
+    segmenter = None
+    if arguments.overwrite or not all(map(folder.is_complete, jobs)):
+        try:
+            segmenter = load_segmenter(arguments)
+        # A damaged file fails with whatever goes wrong first: BadZipFile, KeyError, ...
+        except Exception as error:
+            raise ValueError(
+                f"The model {arguments.model} can't be loaded ({type(error).__name__}: {error}). "
+                "Choose another one with --model, or restore its file."
+            ) from error
+    folder.open(jobs, overwrite=arguments.overwrite)
+    return jobs, folder, segmenter
+
+
+def _load_segmenter(arguments) -> Callable:
+    if arguments.model.endswith(".keras"):
+        model = keras.saving.load_model(arguments.model, compile=False)
+    else:
+        model = from_preset(arguments.model)
+    options = ("diameter", "scale", "tile_size", "augmentations")
+    options = {name: getattr(arguments, name) for name in options}
+    return lambda image: segment(image, model, **options)
+
+
+def _segment_all(jobs: list[Job], folder: ResultFolder, segmenter, arguments) -> int:
+    waiting = [job for job in jobs if not folder.is_complete(job)]
+    if len(waiting) < len(jobs):
+        _say(f"{len(jobs) - len(waiting)} of {len(jobs)} images are complete already.")
+    failures = []
+    # None: no bar where stderr is a file.
+    for job in tqdm(waiting, unit="image", disable=None):
+        try:
+            _say(_segment_one(job, folder, arguments, segmenter))
+        # Whatever is wrong with one image, the others are still to be done.
+        except Exception as error:
+            failures.append(f"{job.source}: {_explain(error)}")
+    if "csv" in arguments.formats:
+        _say(f"The table of all nuclei is {folder.write_table()}")
+    if failures:
+        _say(f"{len(failures)} of {len(jobs)} images failed:", sys.stderr)
+        for failure in failures:
+            _say(f"  {failure}", sys.stderr)
+    return 1 if failures else 0
+
+
+def _explain(error: Exception) -> str:
+    """Its text, and before it the type where the text alone may say little or nothing."""
+    if isinstance(error, (ValueError, OSError)) and str(error):
+        return str(error)
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def _segment_one(job: Job, folder: ResultFolder, arguments, segmenter) -> str:
+    """Segment one file, write its results, and return a line that sums them up."""
+    import pandas as pd
+
+    pages = read_pages(job.source)
+    views = [_nuclear_channel(page, arguments.channel) for page in pages]
+    label_maps = [np.asarray(segmenter(view)) for view in views]
+    tables = []
+    for number, (page, label_map) in enumerate(zip(pages, label_maps, strict=True), start=1):
+        table = measure(label_map, page, pixel_size=arguments.pixel_size).reset_index()
+        table.insert(0, "image", job.name)
+        table.insert(1, "page", number)
+        tables.append(table)
+    # Of pages without nuclei the dtypes would be lost: they have columns only.
+    table = pd.concat([one for one in tables if len(one)] or tables[:1])
+    names = output_names(job.name, len(pages))
+    names = {key: files for key, files in names.items() if key in arguments.formats}
+    outputs = [name for files in names.values() for name in files]
+    folder.start(job, outputs)
+    _write(folder.path, names, views, label_maps)
+    folder.finish(job, outputs, table.to_csv(index=False, lineterminator="\n"))
+    line = f"{job.source}: {len(table)} nuclei"
+    if len(pages) > 1:
+        line += f" on {len(pages)} pages"
+    if len(table):
+        line += f", median area {table.area_px.median():g} pixels"
+    return line
+
+
+def _nuclear_channel(page: np.ndarray, channel: int | None) -> np.ndarray:
+    num_channels = 1 if page.ndim == 2 else page.shape[-1]
+    if channel is None:
+        if num_channels not in (1, 3):
+            raise ValueError(
+                f"it has {num_channels} channels; say which one shows the nuclei, with --channel 0 "
+                f"to {num_channels - 1}"
+            )
+        return page
+    if channel >= num_channels:
+        raise ValueError(
+            f"it has no channel {channel}: there are {num_channels}, counted from 0, so --channel "
+            f"takes 0 to {num_channels - 1}"
+        )
+    return page if page.ndim == 2 else page[..., channel]
+
+
+def _write(folder: Path, names: dict[str, list[str]], views, label_maps) -> None:
+    """Write the files of an image, named by format."""
+    writers = {
+        "tiff": export.write_labels,
+        "geojson": export.write_geojson,
+        "roi": export.write_rois,
+    }
+    for key, writer in writers.items():
+        for name in names.get(key, ()):
+            writer(folder / name, label_maps)
+    if "png" in names:
+        for name, view, label_map in zip(names["png"], views, label_maps, strict=True):
+            _write_png(folder / name, overlay(view, label_map))
+
+
+def _write_png(path: Path, picture: np.ndarray) -> None:
+    from PIL import Image
+
+    with export.atomic_path(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="png")
+
+
+def _list_models() -> int:
+    width = max(map(len, PRESETS), default=0)
+    for name, preset in PRESETS.items():
+        _say(f"{name:{width}}  {preset.description}")
+    return 0
+
+
+def _say(text: str, file=None) -> None:
+    # Keeps the progress bar in one piece, which print would not.
+    tqdm.write(text, file=file or sys.stdout)

@@ -1,0 +1,333 @@
+"""Read microscopy images of any kind, and bring them to the values that the models were trained on.
+
+`read_image` and `read_pages` keep what is in the file: its bit depth, its channels.
+`normalize` makes of any of it the float32 `(H, W, 3)` with values 0..255 that a model takes.
+"""
+
+import contextlib
+import math
+import threading
+from pathlib import Path
+
+import numpy as np
+
+# The first four bytes of TIFF and BigTIFF, little- and big-endian. Names of files lie too often.
+_TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Slide scanners put the label and a photo of the glass into the same file, after the slide.
+_SLIDE_KINDS = ("avs", "bif", "eer", "ndpi", "philips", "scn", "svs")
+# Percentiles come from a grid of at least this many pixels, where there are four times as many.
+_SAMPLED_PIXELS = 2**20
+_PILLOW_LIMIT = threading.Lock()
+
+
+def read_image(path) -> np.ndarray:
+    """Read a file that holds one image.
+
+    Args:
+        path: TIFF, BigTIFF, OME-TIFF, PNG, JPEG, BMP, or whatever else Pillow reads.
+
+    Returns:
+        `(H, W)` or `(H, W, C)` in the dtype of the file: 1 bit becomes bool, 16 bits stay 16.
+        Palettes are resolved to colours, an alpha channel is dropped, the orientation that a
+        camera noted is applied, and channels come last wherever the file has them.
+
+    Raises:
+        OSError: If the file can't be opened.
+        ValueError: If it can't be decoded, or holds several pages: see `read_pages`.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "nuclei.png")
+        ...     Image.fromarray(np.array([[0, 65535]], "uint16")).save(path)
+        ...     read_image(path)
+        array([[    0, 65535]], dtype=uint16)
+    """
+    pages = read_pages(path)
+    if len(pages) != 1:
+        raise ValueError(
+            f"{path} holds {len(pages)} pages, expected one. Read them all with "
+            "keras_nuclei.images.read_pages(path)."
+        )
+    return pages[0]
+
+
+def read_pages(path) -> list[np.ndarray]:
+    """Read all images of a file: the pages of a TIFF stack, one image of everything else.
+
+    A TIFF file says which of its axes are channels: of ImageJ, OME and planar colour files
+    `(C, H, W)` becomes `(H, W, C)`. Every other axis (depth, time, position, one without a name)
+    counts pages, the last axis fastest. Of slide scanners' files only the slide is read. Images may
+    be as large as memory is: Pillow's limit, against bombs from strangers, does not hold here.
+
+    Args:
+        path: As for `read_image`.
+
+    Returns:
+        At least one array, each as `read_image` returns it.
+
+    Raises:
+        OSError: If the file can't be opened.
+        ValueError: If it can't be decoded. Names the file and what to do.
+        MemoryError: If it is larger than memory.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import numpy as np, tifffile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "stack.tif")
+        ...     tifffile.imwrite(path, np.zeros((5, 32, 48), "uint16"))
+        ...     [page.shape for page in read_pages(path)]
+        [(32, 48), (32, 48), (32, 48), (32, 48), (32, 48)]
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        head = file.read(32)
+        file.seek(0)
+        try:
+            if head.startswith(_TIFF_SIGNATURES):
+                pages = _read_tiff(file)
+            elif head.startswith(_PNG_SIGNATURE) and head[24] == 16 and head[25] > 0:
+                pages = [_read_deep_png(file)]
+            else:
+                pages = [_read_with_pillow(file)]
+        except MemoryError:
+            raise  # nothing is wrong with the file
+        # Decoders meet broken files with whatever goes wrong first: struct.error, KeyError, ...
+        except Exception as error:
+            raise ValueError(
+                f"{path} can't be read as an image ({type(error).__name__}: {error}). Does it open "
+                "elsewhere? Then save it as TIFF or PNG; else copy or export it again."
+            ) from error
+    return [page.astype(page.dtype.newbyteorder("="), copy=False) for page in pages]
+
+
+def contrast_limits(image, *, low: float = 1.0, high: float = 99.8) -> tuple[float, float]:
+    """The intensities that `normalize` makes 0 and 255: two percentiles of all values of an image.
+
+    The p-th percentile is the smallest value that at least p percent of the values don't exceed,
+    over all channels together, so that colours keep their hue. Of four million pixels or more, a
+    regular grid of one to two million is looked at. Where both percentiles are one value, as
+    of a clean image with a few small nuclei, the limits are minimum and maximum.
+
+    Args:
+        image: As for `normalize`.
+        low: Percentile that becomes 0; from 0 to below `high`.
+        high: Percentile that becomes 255; up to 100.
+
+    Returns:
+        The two intensities, in the units of the image; equal only if the image is constant.
+
+    Raises:
+        TypeError: As `normalize`.
+        ValueError: As `normalize`, or if the percentiles are not in order.
+
+    Example:
+        >>> import numpy as np
+        >>> contrast_limits(np.arange(1001).reshape(7, 143))
+        (10.0, 998.0)
+    """
+    if not 0 <= low < high <= 100:
+        raise ValueError(
+            f"Percentiles must be 0 <= low < high <= 100; got low={low} and high={high}."
+        )
+    return _limits(_checked(image), low, high)
+
+
+def normalize(
+    image, *, low: float = 1.0, high: float = 99.8, limits: tuple[float, float] | None = None
+) -> np.ndarray:
+    """Stretch the contrast of any image to what the models of this package were trained on.
+
+        255 * clip((value - low) / (high - low), 0, 1)
+
+    with the limits of `contrast_limits`, the same for all channels. Dark nuclei on bright ground
+    stay dark: the models know both. A constant image becomes 0.
+
+    Args:
+        image: `(H, W)`, `(H, W, 1)`, `(H, W, 3)`, or `(H, W, 4)` whose fourth channel is alpha.
+            bool, integers or floats in any range. Alpha is dropped, transparent pixels keep the
+            colour that is stored below: white on a scanned section, black in fluorescence, which
+            nothing but the picture itself can tell.
+        low: Percentile that becomes 0.
+        high: Percentile that becomes 255.
+        limits: Intensities that become 0 and 255, in place of the percentiles: for tiles of one
+            slide, `contrast_limits(slide)`.
+
+    Returns:
+        float32 `(H, W, 3)`, values 0..255. A grey image has three equal channels.
+
+    Raises:
+        TypeError: If the values are not real numbers.
+        ValueError: If the shape is none of those above, there are no pixels, a value is NaN or
+            infinite, or percentiles or limits are not in order.
+
+    Example:
+        >>> import numpy as np
+        >>> image = np.array([[1000, 1100], [1200, 1500]], "uint16")
+        >>> normalize(image)[..., 0]
+        array([[  0.,  51.],
+               [102., 255.]], dtype=float32)
+        >>> normalize(image, limits=(1000, 2000))[1, 1]
+        array([127.5, 127.5, 127.5], dtype=float32)
+    """
+    image = _checked(image)
+    if limits is None:
+        limits = contrast_limits(image, low=low, high=high)
+    start, stop = (float(limit) for limit in limits)
+    if not (math.isfinite(stop - start) and start <= stop):
+        raise ValueError(
+            f"limits must be two finite numbers, the lower one first; got {tuple(limits)}. "
+            "keras_nuclei.images.contrast_limits(image) computes them."
+        )
+    if image.dtype in (np.uint8, np.uint16):
+        # A table of all values: several times as fast as arithmetic on every pixel.
+        stretched = _stretch(np.arange(np.iinfo(image.dtype).max + 1), start, stop).take(image)
+    else:
+        stretched = _stretch(image, start, stop)
+    if stretched.ndim == 2:
+        stretched = np.repeat(stretched[..., None], 3, axis=-1)
+    return stretched
+
+
+def _stretch(values, start: float, stop: float) -> np.ndarray:
+    if start == stop:
+        return np.zeros(values.shape, "float32")
+    # float64, so that a small range far from 0 keeps its digits.
+    stretched = np.clip(values.astype("float64"), start, stop)
+    stretched -= start
+    stretched /= stop - start
+    stretched *= 255
+    return stretched.astype("float32")
+
+
+def _limits(image, low, high) -> tuple[float, float]:
+    """Percentiles by rank, which are the same of a grey image and of three copies of it."""
+    step = max(1, math.isqrt(image.shape[0] * image.shape[1] // _SAMPLED_PIXELS))
+    values = image[::step, ::step].ravel()
+    # Rounded, since 0.998 * 1000 is a little more than 998.
+    ranks = [max(1, math.ceil(round(values.size * p / 100, 6))) for p in (low, high)]
+    if image.dtype in (np.uint8, np.uint16):
+        start, stop = np.searchsorted(np.cumsum(np.bincount(values)), ranks)
+    else:
+        indices = [rank - 1 for rank in ranks]
+        start, stop = np.partition(values, indices)[indices]
+    if start == stop:
+        start, stop = image.min(), image.max()
+    return float(start), float(stop)
+
+
+def _checked(image) -> np.ndarray:
+    """`(H, W)` or `(H, W, 3)` of finite real numbers; bool as uint8, float16 as float32."""
+    image = np.asarray(image)
+    if image.dtype.kind not in "buif":
+        raise TypeError(
+            f"An image must hold bool, integers or floats; got dtype {image.dtype} of shape "
+            f"{image.shape}. Of complex values pass np.abs(image)."
+        )
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[-1] not in (1, 3, 4)):
+        raise ValueError(
+            "An image must have the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), which is "
+            f"RGB and alpha; got {image.shape}. {_advice(image.shape)}"
+        )
+    if image.size == 0:
+        raise ValueError(f"An image must have pixels; got the shape {image.shape}.")
+    if image.dtype.kind == "f":
+        image = _finite(image)
+    if image.ndim == 3:
+        image = image[..., 0] if image.shape[-1] == 1 else image[..., :3]
+    return image.view("uint8") if image.dtype == bool else image
+
+
+def _finite(image) -> np.ndarray:
+    num_bad = image.size - np.count_nonzero(np.isfinite(image))
+    if num_bad:
+        raise ValueError(
+            f"{num_bad} of {image.size} values of the image are NaN or infinite. Replace them "
+            "first, for instance with np.nan_to_num(image, posinf=..., neginf=...)."
+        )
+    return image.astype("float32") if image.dtype == np.float16 else image
+
+
+def _advice(shape) -> str:
+    if len(shape) != 3:
+        return "Pass one image at a time."
+    if shape[0] <= 4 < shape[-1]:
+        return "If the channels come first, pass np.moveaxis(image, 0, -1)."
+    return (
+        "Of several stains pass the one that shows the nuclei: image[..., channel]. Of grey and "
+        "alpha pass image[..., 0]."
+    )
+
+
+def _read_tiff(file) -> list[np.ndarray]:
+    import tifffile
+
+    with tifffile.TiffFile(file) as tiff:
+        series = tiff.series
+        if not series:
+            raise ValueError("the file holds no image")
+        if series[0].kind in _SLIDE_KINDS:
+            series = series[:1]
+        return [page for one in series for page in _read_series(one, tiff.is_imagej)]
+
+
+def _read_series(series, is_imagej: bool) -> list[np.ndarray]:
+    array, axes, page = series.asarray(), series.axes, series.keyframe
+    # ImageJ's palette is how to show intensities; elsewhere it says which colours are meant.
+    if page.colormap is not None and not is_imagej:
+        array, axes = np.moveaxis(page.colormap[:, array], 0, -1), axes + "S"
+    channel = next((axis for axis in "SC" if axis in axes), "")
+    order = [axes.index(axis) for axis in "YX" + channel]
+    pages = [i for i in range(len(axes)) if i not in order]
+    array = array.transpose(pages + order)
+    array = array.reshape(-1, *array.shape[len(pages) :])
+    if channel == "S" and page.extrasamples:
+        array = array[..., _without_alpha(array.shape[-1], page.extrasamples)]
+    return [image[..., 0] if image.shape[2:] == (1,) else image for image in array]
+
+
+def _without_alpha(num_samples: int, extra_samples) -> list[int]:
+    """Indices of the samples that are not alpha. TIFF lists the meaning of the last ones only."""
+    first = num_samples - len(extra_samples)
+    # 0 is a sample of unknown meaning, as of a fourth stain; 1 and 2 are the two kinds of alpha.
+    return [i for i in range(num_samples) if i < first or extra_samples[i - first] == 0]
+
+
+def _read_deep_png(file) -> np.ndarray:
+    """A PNG of 16 bits per sample and several samples, of which Pillow would keep 8 bits."""
+    import imagecodecs
+
+    image = imagecodecs.png_decode(file.read())
+    return image[..., 0] if image.shape[-1] == 2 else image[..., :3]
+
+
+def _read_with_pillow(file) -> np.ndarray:
+    from PIL import Image, ImageOps
+
+    with _any_size():
+        image = Image.open(file)  # looks at the size, and decodes later
+    with image:
+        image = ImageOps.exif_transpose(image)
+        if image.mode == "LA":
+            image = image.convert("L")
+        elif image.mode not in ("1", "L", "RGB", "F") and not image.mode.startswith("I"):
+            # By way of RGBA, since a palette may have transparent entries.
+            image = image.convert("RGBA").convert("RGB")
+        return np.array(image)
+
+
+@contextlib.contextmanager
+def _any_size():
+    """Lift Pillow's limit of pixels, which is one for the whole process, for a moment."""
+    from PIL import Image
+
+    with _PILLOW_LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit

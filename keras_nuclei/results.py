@@ -1,0 +1,257 @@
+"""A folder of results that an interrupted run can go on with, and that no other run spoils.
+
+A hidden folder in it, `.keras_nuclei`, holds the settings of the run, and for each image a record
+(what was read, what was written) and its table. A folder belongs to one setting.
+"""
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from keras_nuclei.export import atomic_path
+from keras_nuclei.jobs import Job, output_names, without_page
+
+_STATE = ".keras_nuclei"
+_REMEDY = "Choose another folder, or allow to replace it with --overwrite."
+
+
+class ResultFolder:
+    r"""The folder that results are written to.
+
+    Args:
+        path: The folder; made by `open`.
+        settings: All that results depend on but the images, as JSON can hold it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as path:
+        ...     source = Path(path, "a.png")
+        ...     _ = source.write_text("an image")
+        ...     job, folder = Job(source, "a"), ResultFolder(path, {"model": "nuclei_base"})
+        ...     folder.open([job], overwrite=False)
+        ...     folder.start(job, outputs=[])
+        ...     folder.finish(job, outputs=[], table="image,label\na,1\n")
+        ...     folder.is_complete(job)
+        True
+    """
+
+    def __init__(self, path, settings: dict):
+        self.path = Path(path)
+        self.settings = settings
+
+    def names(self) -> dict[Path, str]:
+        """The names of the images that the folder holds results of, by file."""
+        return {Path(record["source"]): name for name, record in self._records().items()}
+
+    def check(self, jobs: Iterable[Job], *, overwrite: bool) -> None:
+        """Refuse what `open` refuses, and change nothing.
+
+        Args:
+            jobs: What is to be segmented.
+            overwrite: Whether results that are there may be replaced.
+
+        Raises:
+            ValueError: If a result would replace one of the images; or if without `overwrite` the
+                folder holds results of other settings, of an image that has changed, or files of
+                unknown origin under a name that is needed.
+        """
+        jobs = list(jobs)
+        pages = self._overlays_of_pages()
+        self._refuse_to_lose_sources(jobs, pages, self._outdated(jobs) if overwrite else {})
+        if not overwrite:
+            self._refuse_other_settings(_read_json(self._settings_file))
+            for job in jobs:
+                self._refuse_other_files(job, pages.get(job.name, []))
+
+    def open(self, jobs: Iterable[Job], *, overwrite: bool) -> None:
+        """Take possession of the folder, or refuse to before anything is lost.
+
+        With `overwrite`, what the folder's records list is deleted: of these images, or, where
+        the settings are others, of all images.
+
+        Args:
+            jobs: As for `check`.
+            overwrite: As for `check`.
+
+        Raises:
+            ValueError: As `check`.
+        """
+        jobs = list(jobs)
+        self.check(jobs, overwrite=overwrite)
+        if overwrite:
+            self._delete(self._outdated(jobs))
+            earlier = _read_json(self._settings_file) or self.settings
+            if earlier != self.settings and "csv" in earlier.get("formats", ()):
+                self._joined_table.unlink(missing_ok=True)
+        self._state.mkdir(parents=True, exist_ok=True)
+        _write_json(self._settings_file, self.settings)
+        if overwrite:
+            # So that to go on, should it be interrupted, needs no `overwrite` again.
+            for job in jobs:
+                self.start(job, outputs=[])
+
+    def is_complete(self, job: Job) -> bool:
+        """Whether all results of an image are there, of the image as it is now."""
+        record = _read_json(self._record_file(job.name)) or {}
+        return (
+            record.get("complete", False)
+            and _identity(record) == job.identity()
+            and all((self.path / name).exists() for name in record["outputs"])
+            and self._table_file(job.name).exists()
+        )
+
+    def start(self, job: Job, outputs: list[str]) -> None:
+        """Note which files are of this image from now on.
+
+        Args:
+            job: The image.
+            outputs: Names of the files in the folder that will be written.
+        """
+        self._write_record(job, outputs, complete=False)
+
+    def finish(self, job: Job, outputs: list[str], table: str) -> None:
+        """Note that all results of an image are there.
+
+        Args:
+            job: The image.
+            outputs: Names of the files in the folder that were written.
+            table: CSV of its nuclei, with a header.
+        """
+        with atomic_path(self._table_file(job.name)) as temporary:
+            temporary.write_text(table, encoding="utf-8")
+        self._write_record(job, outputs, complete=True)
+
+    def write_table(self) -> Path:
+        """Join the tables of all complete images, in the order of names, to `nuclei.csv`.
+
+        A column that one image's table lacks, as of a third channel, is left empty there.
+
+        Returns:
+            The path of the file.
+        """
+        records = self._records().items()
+        tables = [self._table_file(name) for name, record in records if record["complete"]]
+        columns = {}
+        for table in tables:
+            with table.open(newline="", encoding="utf-8") as file:
+                columns |= dict.fromkeys(next(csv.reader(file), []))
+        with (
+            atomic_path(self._joined_table) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as joined,
+        ):
+            writer = csv.DictWriter(joined, list(columns), lineterminator="\n")
+            writer.writeheader()
+            for table in tables:
+                with table.open(newline="", encoding="utf-8") as file:
+                    writer.writerows(csv.DictReader(file))
+        return self._joined_table
+
+    @property
+    def _joined_table(self) -> Path:
+        return self.path / "nuclei.csv"
+
+    @property
+    def _state(self) -> Path:
+        return self.path / _STATE
+
+    @property
+    def _settings_file(self) -> Path:
+        return self._state / "settings.json"
+
+    def _record_file(self, name: str) -> Path:
+        return self._state / "images" / f"{name}.json"
+
+    def _table_file(self, name: str) -> Path:
+        return self._state / "images" / f"{name}.csv"
+
+    def _write_record(self, job: Job, outputs: list[str], complete: bool) -> None:
+        record = {**job.identity(), "outputs": outputs, "complete": complete}
+        _write_json(self._record_file(job.name), record)
+
+    def _records(self) -> dict[str, dict]:
+        """What is noted of each image, by name and in the order of names."""
+        names = sorted(file.stem for file in self._state.glob("images/*.json"))
+        records = {name: _read_json(self._record_file(name)) for name in names}
+        return {name: record for name, record in records.items() if record is not None}
+
+    def _outdated(self, jobs: list[Job]) -> dict[str, dict]:
+        """The records of what has to go when `jobs` are segmented anew."""
+        records = self._records()
+        if _read_json(self._settings_file) != self.settings:
+            return records
+        return {job.name: records[job.name] for job in jobs if job.name in records}
+
+    def _delete(self, records: dict[str, dict]) -> None:
+        for name, record in records.items():
+            for output in record["outputs"]:
+                # Its name alone: whatever a record says, nothing outside the folder is deleted.
+                (self.path / Path(output).name).unlink(missing_ok=True)
+            self._table_file(name).unlink(missing_ok=True)
+            self._record_file(name).unlink()
+
+    def _overlays_of_pages(self) -> dict[str, list[Path]]:
+        """The files that look like overlays of pages, by the name of the image."""
+        found = {}
+        for path in self.path.glob("*_page*_overlay.png"):
+            name = without_page(path.name.removesuffix("_overlay.png"))
+            found.setdefault(name, []).append(path)
+        return found
+
+    def _refuse_other_settings(self, earlier: dict | None) -> None:
+        if earlier is None:
+            if self._joined_table.exists():
+                raise ValueError(f"{self._joined_table} is there already. {_REMEDY}")
+        elif earlier != self.settings:
+            different = [
+                f"{key}: {earlier.get(key)}, now {self.settings.get(key)}"
+                for key in sorted(earlier.keys() | self.settings.keys())
+                if earlier.get(key) != self.settings.get(key)
+            ]
+            raise ValueError(
+                f"{self.path} holds results of other settings ({'; '.join(different)}). {_REMEDY}"
+            )
+
+    def _refuse_other_files(self, job: Job, pages: list[Path]) -> None:
+        record = _read_json(self._record_file(job.name))
+        if record is not None:
+            if _identity(record) != job.identity():
+                raise ValueError(
+                    f"{self.path} holds results for {job.name} of another image or of the image "
+                    f"before it was changed ({record.get('source')}). {_REMEDY}"
+                )
+            return
+        for path in (*self._files(job), *pages):
+            if path.exists():
+                raise ValueError(f"{path} is there already. {_REMEDY}")
+
+    def _refuse_to_lose_sources(self, jobs: list[Job], pages: dict, outdated: dict) -> None:
+        lost = [path for job in jobs for path in (*self._files(job), *pages.get(job.name, ()))]
+        lost += [self.path / name for record in outdated.values() for name in record["outputs"]]
+        sources = {job.source.resolve() for job in jobs}
+        for path in lost:
+            if path.resolve() in sources:
+                raise ValueError(
+                    f"A result would replace the image {path.name}. Choose another folder for the "
+                    "results."
+                )
+
+    def _files(self, job: Job) -> list[Path]:
+        return [self.path / name for names in output_names(job.name).values() for name in names]
+
+
+def _identity(record: dict) -> dict:
+    return {key: record.get(key) for key in ("source", "size", "modified_ns")}
+
+
+def _read_json(path: Path) -> dict | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def _write_json(path: Path, content: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")

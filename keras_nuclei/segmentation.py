@@ -1,0 +1,320 @@
+"""From an image to its nuclei, in one call."""
+
+import functools
+import math
+
+import keras
+import numpy as np
+from scipy.ndimage import uniform_filter
+
+from keras_nuclei.images import contrast_limits, normalize
+from keras_nuclei.instances import label_nuclei
+from keras_nuclei.presets import from_preset
+from keras_nuclei.stitching import label_tiled
+from keras_nuclei.tiling import predict_tiled
+
+LARGEST_WHOLE = 2048
+"""Images of more pixels than this squared are labelled in tiles of this height and width."""
+
+SMALLEST_DIAMETER, LARGEST_DIAMETER = 26, 60
+"""Of the nuclei that a model is shown, in pixels: smaller and larger ones are brought there."""
+
+LARGEST_SCALE = 2
+"""Nothing is gained by showing an image larger than that."""
+
+
+SAMPLED_PIXELS = 2**21
+"""About how many pixels of an image, or fewer, decide how its contrast is stretched."""
+
+
+def segment(
+    image,
+    model: keras.Model | str = "nuclei_base",
+    *,
+    diameter: float | None = None,
+    scale: float | None = None,
+    augmentations: int = 1,
+    tile_size: int = 512,
+    progress: bool = False,
+    out=None,
+) -> np.ndarray:
+    """Find the nuclei of an image and number them.
+
+    The contrast is stretched (`keras_nuclei.images.normalize`), the model draws its maps tile by
+    tile (`keras_nuclei.tiling.predict_tiled`), and a watershed makes separate nuclei of them
+    (`keras_nuclei.instances.label_nuclei`). Of images larger than 2048x2048 pixels no more than a
+    tile of that size is in memory at once, but for the label map itself (see `out`).
+
+    Args:
+        image: `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)`: grey, RGB or RGBA, of any real
+            dtype and range, bright nuclei on dark or dark ones on bright. Anything that can be
+            sliced will do, a memory map too.
+        model: A name in `keras_nuclei.PRESETS`, or a model whose output is a dict with the heads
+            `"foreground"` and `"distance"`, as that of a preset.
+        diameter: Of a typical nucleus, in pixels of the image. Nuclei much larger or smaller than
+            those that the models know (see `model_scale`) are brought to that size on the way.
+        scale: In place of `diameter`: how many times larger the model sees the image. Where
+            neither is given, the diameter is estimated (see `estimate_diameter`).
+        augmentations: Number of flipped and turned copies of the image that the model sees, and
+            whose maps are averaged: 1, 4 or 8. More take longer and are a little better.
+        tile_size: Height and width of what the model sees at once, in pixels; a multiple of 32,
+            at least 128.
+        progress: Whether to show a progress bar on stderr.
+        out: Array `(H, W)` of int32 to write to, such as a memory map; None makes one.
+
+    Returns:
+        int32 `(H, W)`: 0 background, 1..n one number per nucleus.
+
+    Raises:
+        TypeError: If the values of the image are not real numbers.
+        ValueError: If the image has another shape, or NaN; if an argument is out of its range; or
+            if the model lacks a head.
+
+    Example:
+        >>> import numpy as np
+        >>> import keras_nuclei
+        >>> rows, columns = np.mgrid[:64, :96]
+        >>> discs = [(rows - 30) ** 2 + (columns - x) ** 2 < 81 for x in (25, 65)]
+        >>> image = np.where(np.any(discs, axis=0), 900, 100).astype("uint16")
+        >>> int(keras_nuclei.segment(image, "nuclei_base").max())
+        2
+    """
+    if isinstance(model, str):
+        model = _preset(model)
+    if not hasattr(image, "shape"):
+        image = np.asarray(image)
+    _require_scale(diameter, scale)
+    _require_tile_size(tile_size)
+    limits = _limits(image)
+    maps = None
+    if scale is None:
+        if diameter is None:
+            diameter, maps = _estimate(image, model, limits, tile_size)
+        scale = model_scale(diameter)
+    if maps is not None and scale == 1 and augmentations == 1 and out is None:
+        return label_maps(maps)  # the estimate has seen it all
+
+    def label(tile, progress=False):
+        maps = predict_maps(
+            normalize(tile, limits=limits),
+            model,
+            scale=scale,
+            augmentations=augmentations,
+            tile_size=tile_size,
+            progress=progress,
+        )
+        return label_maps(maps, scale=scale)
+
+    if image.shape[0] * image.shape[1] <= LARGEST_WHOLE**2 and out is None:
+        return label(image, progress)
+    overlap = min(LARGEST_WHOLE // 2, round(256 / min(scale, 1)))
+    return label_tiled(
+        image, label, tile_size=LARGEST_WHOLE, overlap=overlap, progress=progress, out=out
+    )
+
+
+def model_scale(diameter: float) -> float:
+    """How many times larger a model should see an image whose nuclei are of a diameter.
+
+    The presets know nuclei of 10 to 70 pixels, and see those of 26 to 60 best.
+
+    Args:
+        diameter: Of a typical nucleus, in pixels of the image.
+
+    Returns:
+        A factor of at most 2; 1 for nuclei of 26 to 60 pixels.
+
+    Raises:
+        ValueError: If the diameter is not a positive number.
+
+    Example:
+        >>> model_scale(30), model_scale(120), model_scale(20)
+        (1.0, 0.5, 1.3)
+    """
+    _require_scale(diameter, None)
+    seen = min(max(diameter, SMALLEST_DIAMETER), LARGEST_DIAMETER)
+    return float(min(seen / diameter, LARGEST_SCALE))
+
+
+def estimate_diameter(image, model: keras.Model | str = "nuclei_base", *, tile_size=512) -> float:
+    """Estimate how large the nuclei of an image are, by looking at it from two distances.
+
+    The model sees the part of the image where most is going on (at most 1024x1024 pixels), as it
+    is and at a quarter of the size, and what it draws more clearly counts. Clear is what is both
+    surely foreground and deep: the product of the mean probability of the foreground and the 99th
+    percentile of the distance.
+
+    Args:
+        image: As in `segment`.
+        model: As in `segment`.
+        tile_size: As in `segment`.
+
+    Returns:
+        Diameter in pixels of circles of the area of a typical nucleus, by the median over the
+        area, in which debris weighs little. Of an image without nuclei, the smallest diameter that
+        is not scaled.
+
+    Raises:
+        TypeError: As `segment`.
+        ValueError: As `segment`.
+
+    Example:
+        >>> import numpy as np
+        >>> import keras_nuclei
+        >>> rows, columns = np.mgrid[:256, :256]
+        >>> disc = (rows - 120) ** 2 + (columns - 130) ** 2 < 40**2
+        >>> 60 < keras_nuclei.segmentation.estimate_diameter(disc, "nuclei_base") < 100
+        True
+    """
+    if isinstance(model, str):
+        model = _preset(model)
+    if not hasattr(image, "shape"):
+        image = np.asarray(image)
+    _require_tile_size(tile_size)
+    return _estimate(image, model, _limits(image), tile_size)[0]
+
+
+def _limits(image) -> tuple[float, float]:
+    """`contrast_limits` of an image that may be larger than memory: of a grid of its pixels."""
+    step = max(1, math.isqrt(math.prod(image.shape[:2]) // SAMPLED_PIXELS))
+    return contrast_limits(image[::step, ::step] if step > 1 else image)
+
+
+def _estimate(image, model, limits, tile_size: int) -> tuple[float, dict | None]:
+    """The diameter, and the maps at scale 1 where they are of the whole image."""
+    window = normalize(_busiest_window(image), limits=limits)
+    near = predict_maps(window, model, tile_size=tile_size)
+    small = _resize(window, _scaled(window.shape[:2], 0.25))
+    far = predict_maps(small, model, tile_size=tile_size)
+    _, diameter = max(_clarity_and_diameter(near, 1), _clarity_and_diameter(far, 0.25))
+    return diameter, near if window.shape[:2] == tuple(image.shape[:2]) else None
+
+
+def _clarity_and_diameter(maps: dict, scale: float) -> tuple[float, float]:
+    """How clearly nuclei show in maps drawn at a scale, and their diameter at scale 1."""
+    foreground, distance = maps["foreground"], maps["distance"]
+    areas = np.sort(np.bincount(label_maps(maps).ravel())[1:])
+    if not len(areas):
+        return 0.0, float(SMALLEST_DIAMETER)
+    clarity = foreground[foreground > 0.5].mean() * np.percentile(distance, 99)
+    # Half of all that is nucleus lies in nuclei of at most this area.
+    typical = areas[np.searchsorted(np.cumsum(areas), areas.sum() / 2)]
+    return float(clarity), float(2 * np.sqrt(typical / np.pi) / scale)
+
+
+def _busiest_window(image, size: int = 1024) -> np.ndarray:
+    """The square of at most `size` pixels whose values differ most, by a coarse look."""
+    height, width = image.shape[:2]
+    step = max(1, max(height, width) // 512)
+    coarse = np.asarray(image[::step, ::step], "float64")
+    coarse = coarse.reshape(*coarse.shape[:2], -1).mean(axis=-1)
+    reach = max(1, size // step)
+    variance = uniform_filter(coarse**2, reach) - uniform_filter(coarse, reach) ** 2
+    centre = np.unravel_index(np.argmax(variance), variance.shape)
+    top, left = (
+        min(max(0, middle * step - size // 2), max(0, length - size))
+        for middle, length in zip(centre, (height, width), strict=True)
+    )
+    return np.asarray(image[top : top + size, left : left + size])
+
+
+def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    return tuple(max(1, round(length * scale)) for length in size)
+
+
+def _require_tile_size(tile_size: int) -> None:
+    if tile_size < 128 or tile_size % 32:
+        raise ValueError(f"tile_size must be a multiple of 32, at least 128; got {tile_size}.")
+
+
+def _require_scale(diameter: float | None, scale: float | None) -> None:
+    if diameter is not None and scale is not None:
+        raise ValueError(f"Pass either diameter or scale; got {diameter} and {scale}.")
+    for name, value in (("diameter", diameter), ("scale", scale)):
+        if value is not None and not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be a positive number; got {value}.")
+
+
+@functools.lru_cache(maxsize=2)
+def _preset(name: str) -> keras.Model:
+    return from_preset(name)
+
+
+def predict_maps(
+    image: np.ndarray, model: keras.Model, *, scale: float = 1.0, **options
+) -> dict[str, np.ndarray]:
+    """Let a model draw its maps of an image that it sees larger or smaller than it is.
+
+    Args:
+        image: `(H, W, 3)`, values 0..255.
+        model: As in `segment`.
+        scale: As in `segment`.
+        **options: Of `keras_nuclei.tiling.predict_tiled`.
+
+    Returns:
+        The model's heads by name, float32 `(H, W, channels)` of the size of the image.
+
+    Raises:
+        ValueError: If the model lacks a head that `segment` needs.
+
+    Example:
+        >>> import numpy as np
+        >>> import keras_nuclei
+        >>> model = keras_nuclei.from_preset("nuclei_base")
+        >>> maps = keras_nuclei.segmentation.predict_maps(np.zeros((50, 40, 3)), model, scale=0.5)
+        >>> maps["foreground"].shape
+        (50, 40, 1)
+    """
+    size = image.shape[:2]
+    maps = predict_tiled(_resize(image, _scaled(size, scale)), model, **options)
+    if not isinstance(maps, dict) or not {"foreground", "distance"} <= maps.keys():
+        found = sorted(maps) if isinstance(maps, dict) else "one output without a name"
+        raise ValueError(
+            "The model must return a dict with the heads 'foreground' and 'distance', as "
+            "keras_nuclei.unet(heads={'foreground': 1, 'distance': 1}) does; it returns "
+            f"{found}. For other heads, call predict_tiled and separate the nuclei yourself."
+        )
+    return {name: _resize(values, size) for name, values in maps.items()}
+
+
+def label_maps(maps: dict[str, np.ndarray], *, scale: float = 1.0) -> np.ndarray:
+    """Make nuclei of the maps that a model drew at a scale, with the settings of `segment`.
+
+    The model's pixels count: the distance is smoothed by 1.5 of them, a seed has at least 8, a
+    nucleus at least 12. Where the model saw the image enlarged, the areas are those of the image.
+
+    Args:
+        maps: As `predict_maps` returns them.
+        scale: As in `predict_maps`.
+
+    Returns:
+        int32 `(H, W)`: 0 background, 1..n one number per nucleus.
+
+    Raises:
+        ValueError: As `keras_nuclei.instances.label_nuclei`.
+
+    Example:
+        >>> import numpy as np
+        >>> ones = np.ones((5, 5, 1))
+        >>> int(label_maps({"foreground": ones, "distance": ones}).max())
+        1
+    """
+    pixels = min(scale, 1) ** -2  # of the image, in one that the model saw
+    return label_nuclei(
+        maps["foreground"],
+        maps["distance"],
+        smoothing=1.5 / scale,
+        min_seed_area=round(8 * pixels),
+        min_area=round(12 * pixels),
+    )
+
+
+def _resize(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if values.shape[:2] == size:
+        return values
+    from skimage.transform import resize  # a second's import, needed for few images
+
+    smaller = size[0] < values.shape[0]
+    return resize(values, size, order=1, preserve_range=True, anti_aliasing=smaller).astype(
+        "float32"
+    )

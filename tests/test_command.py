@@ -1,0 +1,523 @@
+"""The command on real files: what it writes, resumes and refuses, with a threshold for a model.
+
+At the end, with models.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import roifile
+import tifffile
+from PIL import Image
+from skimage.filters import threshold_otsu
+from skimage.measure import label
+
+import keras_nuclei
+from keras_nuclei import command
+from keras_nuclei.jobs import name_jobs
+
+OUTPUTS = ["a.geojson", "a_labels.tif", "a_overlay.png", "a_rois.zip", "nuclei.csv"]
+
+
+def load_threshold(arguments):
+    def segment(image):
+        grey = image if image.ndim == 2 else image.mean(axis=-1)
+        if grey.min() == grey.max():
+            return np.zeros(grey.shape, "int32")
+        return label(grey > threshold_otsu(grey)).astype("int32")
+
+    return segment
+
+
+def squares(count, dtype="uint16"):
+    """`count` squares of 4x4 pixels, 100 on 10."""
+    image = np.full((12, 10 * count + 2), 10, dtype)
+    for index in range(count):
+        image[4:8, 10 * index + 3 : 10 * index + 7] = 100
+    return image
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    return tmp_path
+
+
+def run(*arguments, load_segmenter=load_threshold):
+    arguments = [str(argument) for argument in arguments]
+    return command.main(["segment", *arguments], load_segmenter=load_segmenter)
+
+
+def refuse(capsys, *arguments, **options):
+    with pytest.raises(SystemExit) as error:
+        run(*arguments, **options)
+    assert error.value.code == 2
+    return capsys.readouterr().err
+
+
+def not_called(arguments):
+    raise AssertionError("nothing is left to segment")
+
+
+def visible(path):
+    return sorted(file.name for file in Path(path).iterdir() if not file.name.startswith("."))
+
+
+def rows_by_image(table="out/nuclei.csv"):
+    return pd.read_csv(table).groupby("image").size().to_dict()
+
+
+def picture_size(path):
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def test_all_formats(folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(3))
+    assert run("images/a.tif", "--output", "out", "--pixel-size", 0.5) == 0
+    assert visible(folder / "out") == OUTPUTS
+    expected = label(squares(3) > 50)
+    labels = tifffile.imread("out/a_labels.tif")
+    np.testing.assert_array_equal(labels, expected.astype("uint16"), strict=True)
+    assert np.asarray(Image.open("out/a_overlay.png")).shape == (12, 32, 3)
+    assert len(json.loads(Path("out/a.geojson").read_text())["features"]) == 3
+    assert [roi.name for roi in roifile.roiread("out/a_rois.zip")] == ["1", "2", "3"]
+    table = pd.read_csv("out/nuclei.csv")
+    assert table.columns[:3].tolist() == ["image", "page", "label"]
+    assert table.image.tolist() == ["a"] * 3
+    assert table.label.tolist() == [1, 2, 3]
+    assert table.area_px.tolist() == [16] * 3
+    assert table.area_um2.tolist() == [4] * 3
+    assert table.intensity_mean.tolist() == [100] * 3
+    assert "a.tif: 3 nuclei, median area 16 pixels" in capsys.readouterr().out
+
+
+def test_formats_can_be_chosen(folder):
+    tifffile.imwrite("images/a.tif", squares(1))
+    assert run("images", "--output", "out", "--formats", "roi, tiff") == 0
+    assert visible(folder / "out") == ["a_labels.tif", "a_rois.zip"]
+
+
+def test_folders_patterns_and_kinds(folder):
+    tifffile.imwrite("images/a.tif", squares(1))
+    Image.fromarray(squares(2, "uint8")).save("images/b.PNG")
+    Image.fromarray(np.stack([squares(3, "uint8")] * 3, -1)).save("c.bmp")
+    Path("images/notes.txt").write_text("no image")
+    absolute = folder / "imag*" / "[ab].*"
+    assert run("images", "*.bmp", "images/a.tif", absolute, "--output", "out") == 0
+    table = pd.read_csv("out/nuclei.csv")
+    assert table.groupby("image").size().to_dict() == {"a": 1, "b": 2, "c": 3}
+    # Grey images have one intensity, colour ones three; what is not there is empty.
+    assert table.intensity_mean.notna().tolist() == [True] * 3 + [False] * 3
+    assert table.intensity_mean_2.notna().tolist() == [False] * 3 + [True] * 3
+
+
+def test_pages(folder, capsys):
+    stack = np.stack([squares(2), squares(2) * 0 + 7, squares(2) * 2])
+    tifffile.imwrite("images/a.tif", stack, photometric="minisblack")
+    assert run("images/a.tif", "--output", "out") == 0
+    table = pd.read_csv("out/nuclei.csv")
+    assert list(zip(table.page, table.label, strict=True)) == [(1, 1), (1, 2), (3, 1), (3, 2)]
+    assert table.intensity_max.tolist() == [100, 100, 200, 200]
+    labels = tifffile.imread("out/a_labels.tif")
+    assert [page.max() for page in labels] == [2, 0, 2]
+    pictures = [f"a_page{number}_overlay.png" for number in (1, 2, 3)]
+    assert [name for name in visible(folder / "out") if name.endswith("png")] == pictures
+    assert [roi.position for roi in roifile.roiread("out/a_rois.zip")] == [1, 1, 3, 3]
+    assert "4 nuclei on 3 pages" in capsys.readouterr().out
+
+
+def test_no_nuclei(folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(2) * 0)
+    assert run("images/a.tif", "--output", "out") == 0
+    assert visible(folder / "out") == OUTPUTS
+    table = pd.read_csv("out/nuclei.csv")
+    assert len(table) == 0
+    assert "area_px" in table.columns
+    assert "a.tif: 0 nuclei" in capsys.readouterr().out
+
+
+def test_channels(folder, capsys):
+    stains = np.stack([squares(1), squares(3)[:, :12] * 0 + 5, squares(1) * 3, squares(1) * 4])
+    tifffile.imwrite("images/a.tif", stains, imagej=True, metadata={"axes": "CYX"})
+    assert run("images/a.tif", "--output", "out") == 1
+    assert "4 channels; say which one shows the nuclei, with --channel 0" in capsys.readouterr().err
+    assert run("images/a.tif", "--output", "out4", "--channel", 4) == 1
+    assert "no channel 4" in capsys.readouterr().err
+    assert run("images/a.tif", "--output", "out2", "--channel", 2) == 0
+    table = pd.read_csv("out2/nuclei.csv")
+    assert [table[f"intensity_mean_{i}"].tolist() for i in range(4)] == [[100], [5], [300], [400]]
+
+
+# Resuming
+
+
+def test_what_is_complete_is_not_done_again(folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(1))
+    assert run("images", "--output", "out") == 0
+    before = Path("out/nuclei.csv").read_text()
+    modified = Path("out/a_labels.tif").stat().st_mtime_ns
+    assert run("images", "--output", "out", load_segmenter=not_called) == 0
+    assert "1 of 1 images are complete already" in capsys.readouterr().out
+    assert Path("out/nuclei.csv").read_text() == before
+    assert Path("out/a_labels.tif").stat().st_mtime_ns == modified
+    tifffile.imwrite("images/b.tif", squares(2))
+    assert run("images", "--output", "out") == 0
+    assert pd.read_csv("out/nuclei.csv").image.tolist() == ["a", "b", "b"]
+
+
+def test_a_result_that_was_deleted_is_made_again(folder):
+    tifffile.imwrite("images/a.tif", squares(1))
+    run("images", "--output", "out")
+    Path("out/a_labels.tif").unlink()
+    assert run("images", "--output", "out") == 0
+    assert visible(folder / "out") == OUTPUTS
+
+
+@pytest.mark.parametrize("stage", ["segment", "write_geojson"])
+def test_interrupted_and_resumed(stage, folder, capsys, monkeypatch):
+    for name in "abc":
+        tifffile.imwrite(f"images/{name}.tif", squares(1))
+    calls = []
+
+    def interrupt(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    if stage == "segment":
+        original = load_threshold(None)
+        assert run("images", "--output", "out", load_segmenter=lambda _: interrupt) == 130
+    else:
+        original = command.export.write_geojson
+        with monkeypatch.context() as patch:
+            patch.setattr(command.export, "write_geojson", interrupt)
+            assert run("images", "--output", "out") == 130
+    assert "Interrupted" in capsys.readouterr().err
+    assert Path("out/a.geojson").exists()
+    assert not Path("out/b.geojson").exists()
+    assert run("images", "--output", "out") == 0
+    assert "1 of 3 images are complete" in capsys.readouterr().out
+    assert pd.read_csv("out/nuclei.csv").image.tolist() == ["a", "b", "c"]
+    assert not [file for file in Path("out").rglob("*.tmp")]
+
+
+def test_interrupted_while_results_are_replaced(folder, capsys):
+    for name in "ab":
+        tifffile.imwrite(f"images/{name}.tif", squares(1))
+    Path("out").mkdir()
+    Path("out/b.geojson").write_text("of unknown origin")
+
+    def interrupt(image):
+        raise KeyboardInterrupt
+
+    assert (
+        run("images", "--output", "out", "--overwrite", load_segmenter=lambda _: interrupt) == 130
+    )
+    assert "The same command without --overwrite goes on" in capsys.readouterr().err
+    assert run("images", "--output", "out") == 0
+    assert rows_by_image() == {"a": 1, "b": 1}
+
+
+def test_interrupted_while_the_model_is_loaded(folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(1))
+
+    def interrupt(arguments):
+        raise KeyboardInterrupt
+
+    assert run("images", "--output", "out", load_segmenter=interrupt) == 130
+    assert "before the first image" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+def test_an_image_keeps_its_name_when_one_of_that_name_comes(folder):
+    tifffile.imwrite("images/a.tif", squares(3))
+    assert run("images", "--output", "out") == 0
+    Image.fromarray(squares(1)).save("images/a.png")
+    assert run("images", "--output", "out") == 0
+    assert rows_by_image() == {"a": 3, "images_a_png": 1}
+    assert run("images/a.png", "--output", "out", load_segmenter=not_called) == 0
+    assert rows_by_image() == {"a": 3, "images_a_png": 1}
+
+
+@pytest.mark.parametrize(
+    "order", [["b.tif", "b_page1.png"], ["b_page1.png", "b.tif"], ["."]], ids=str
+)
+def test_a_page_and_an_image_of_its_name(order, folder):
+    monochrome = {"photometric": "minisblack"}
+    tifffile.imwrite("images/b.tif", np.stack([squares(2)] * 2), **monochrome)
+    Image.fromarray(squares(1)).save("images/b_page1.png")
+    for name in order:
+        assert run(f"images/{name}", "--output", "out") == 0
+    pictures = [name for name in visible("out") if name.endswith(".png")]
+    assert len(pictures) == 3
+    widths = [picture_size(f"out/{name}")[0] for name in pictures]
+    assert sorted(widths) == [12, 22, 22]
+    assert sorted(rows_by_image().values()) == [1, 4]
+
+
+def test_a_name_that_only_looks_like_a_page(folder):
+    Image.fromarray(squares(1)).save("images/b_page_of_notes.png")
+    assert run("images", "--output", "out") == 0
+    Image.fromarray(squares(1)).save("images/b.png")
+    assert run("images", "--output", "out") == 0
+    assert rows_by_image() == {"b": 1, "b_page_of_notes": 1}
+
+
+def test_a_bad_file_does_not_stop_the_rest(folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(1))
+    Path("images/b.tif").write_bytes(b"no image")
+    tifffile.imwrite("images/c.tif", np.full((4, 4), np.nan, "float32"))
+    tifffile.imwrite("images/d.tif", squares(2))
+
+    def load(arguments):
+        from keras_nuclei.images import normalize
+
+        return lambda image: load_threshold(arguments)(normalize(image))
+
+    assert run("images", "--output", "out", load_segmenter=load) == 1
+    errors = capsys.readouterr().err
+    assert "2 of 4 images failed" in errors
+    assert "b.tif can't be read" in errors
+    assert "16 of 16 values" in errors
+    assert pd.read_csv("out/nuclei.csv").image.tolist() == ["a", "d", "d"]
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (MemoryError(), "a.tif: MemoryError\n"),
+        (ValueError(), "a.tif: ValueError\n"),
+        (KeyError("x"), "a.tif: KeyError: 'x'\n"),
+        (ValueError("no pixels"), "a.tif: no pixels\n"),
+    ],
+    ids=repr,
+)
+def test_failures_say_what_they_are(error, text, folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(1))
+
+    def fail(image):
+        raise error
+
+    assert run("images", "--output", "out", load_segmenter=lambda _: fail) == 1
+    assert text in capsys.readouterr().err
+
+
+# Replacing
+
+
+def test_nothing_of_other_settings_is_left(folder):
+    for name in "ab":
+        tifffile.imwrite(f"images/{name}.tif", squares(1))
+    assert run("images", "--output", "out") == 0
+    Path("out/notes.txt").write_text("precious")
+    options = ["--output", "out", "--scale", 2, "--formats", "tiff"]
+    assert run("images/a.tif", *options, "--overwrite") == 0
+    assert visible("out") == ["a_labels.tif", "notes.txt"]
+    assert run("images", *options) == 0
+    assert visible("out") == ["a_labels.tif", "b_labels.tif", "notes.txt"]
+
+
+def test_results_of_the_others_stay_where_settings_are_the_same(folder):
+    for name in "ab":
+        tifffile.imwrite(f"images/{name}.tif", squares(1))
+    assert run("images", "--output", "out") == 0
+    before = visible("out")
+    assert run("images/a.tif", "--output", "out", "--overwrite") == 0
+    assert visible("out") == before
+    assert rows_by_image() == {"a": 1, "b": 1}
+
+
+def test_overlays_of_pages_that_are_no_more(folder):
+    for num_pages in (3, 2):
+        stack = np.stack([squares(1)] * num_pages)
+        tifffile.imwrite("images/a.tif", stack, photometric="minisblack")
+        assert run("images", "--output", "out", "--formats", "png", "--overwrite") == 0
+    assert visible("out") == ["a_page1_overlay.png", "a_page2_overlay.png"]
+
+
+# Refusing
+
+
+def test_other_settings_need_overwrite(folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(1))
+    run("images", "--output", "out")
+    message = refuse(capsys, "images", "--output", "out", "--diameter", 9)
+    assert "diameter: None, now 9.0" in message
+    assert "--overwrite" in message
+    assert run("images", "--output", "out", "--diameter", 9, "--overwrite") == 0
+
+
+def test_a_changed_image_needs_overwrite(folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(1))
+    run("images", "--output", "out")
+    tifffile.imwrite("images/a.tif", squares(2))
+    assert "before it was changed" in refuse(capsys, "images", "--output", "out")
+    assert run("images", "--output", "out", "--overwrite") == 0
+    assert pd.read_csv("out/nuclei.csv").label.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("name", [*OUTPUTS, "a_page2_overlay.png"])
+def test_files_of_others_need_overwrite(name, folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(1))
+    Path("out").mkdir()
+    Path("out", name).write_text("precious")
+    assert f"{name} is there already" in refuse(capsys, "images", "--output", "out")
+    assert Path("out", name).read_text() == "precious"
+    assert visible(Path("out")) == [name]
+    assert run("images", "--output", "out", "--overwrite") == 0
+
+
+def test_results_never_replace_images(folder, capsys):
+    for name in ("a.tif", "a_labels.tif"):
+        tifffile.imwrite(f"images/{name}", squares(1))
+    paths = ["images/a.tif", "images/a_labels.tif"]
+    message = refuse(capsys, *paths, "--output", "images", "--overwrite")
+    assert "would replace the image a_labels.tif" in message
+
+
+def test_pages_never_replace_images(folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(1))
+    Image.fromarray(squares(1)).save("images/a_page2_overlay.png")
+    paths = ["images/a.tif", "images/a_page2_overlay.png"]
+    message = refuse(capsys, *paths, "--output", "images", "--overwrite")
+    assert "would replace the image a_page2_overlay.png" in message
+
+
+def test_results_that_are_segmented_are_not_deleted(folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(1))
+    assert run("images", "--output", "out") == 0
+    arguments = ["out/a_labels.tif", "--output", "out", "--scale", 2, "--overwrite"]
+    assert "the image a_labels.tif" in refuse(capsys, *arguments)
+    assert visible("out") == OUTPUTS
+
+
+@pytest.mark.parametrize("model", ["damaged.keras", "nuclei_base"])
+def test_a_model_that_cant_be_loaded_changes_nothing(model, folder, capsys, monkeypatch):
+    def damaged(name):
+        raise ValueError(f"{name} is damaged")
+
+    monkeypatch.setattr(command, "from_preset", damaged)
+    Path("damaged.keras").write_bytes(b"no archive")
+    tifffile.imwrite("images/a.tif", squares(1))
+    arguments = ["images", "--output", "out", "--model", model]
+    assert f"{model} can't be loaded (" in refuse(capsys, *arguments, load_segmenter=None)
+    assert not Path("out").exists()
+    assert run("images", "--output", "out") == 0
+    refuse(capsys, *arguments, "--scale", 2, "--overwrite", load_segmenter=None)
+    assert visible("out") == OUTPUTS
+
+
+def test_results_beside_the_images_are_not_segmented(folder):
+    tifffile.imwrite("images/a.tif", squares(1))
+    for _ in range(2):
+        assert run("images", "--output", "images") == 0
+    assert visible(Path("images")) == sorted([*OUTPUTS, "a.tif"])
+
+
+def test_equal_stems(folder):
+    Path("other").mkdir()
+    for name in ("images/a.tif", "other/a.tif", "images/b.tif"):
+        tifffile.imwrite(name, squares(1))
+    Image.fromarray(squares(1)).save("images/a.png")
+    assert run("images", "other", "--output", "out", "--formats", "csv") == 0
+    expected = ["b", "images_a_png", "images_a_tif", "other_a_tif"]
+    assert pd.read_csv("out/nuclei.csv").image.tolist() == expected
+
+
+def test_names_that_clash_all_the_same():
+    with pytest.raises(ValueError, match="the same name"):
+        name_jobs([Path("x/day/A.tif"), Path("y/day/a.tif")])
+    assert len(name_jobs([Path("a.tif"), Path("./a.tif")])) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent.tif"], "absent.tif is no file"),
+        (["*.nd2"], "no images"),
+        (["images/a.tif", "--diameter", "0"], "above 0"),
+        (["images/a.tif", "--diameter", "nan"], "above 0"),
+        (["images/a.tif", "--diameter", "5", "--scale", "2"], "not allowed with"),
+        (["images/a.tif", "--formats", "tiff,xml"], "tiff,png,geojson,roi,csv"),
+        (["images/a.tif", "--augmentations", "3"], "invalid choice"),
+        (["images/a.tif", "--channel", "-1"], "0 or above"),
+        (["images/a.tif", "--tile-size", "96"], "multiple of 32, 128 or above"),
+        (["images/a.tif", "--tile-size", "144"], "multiple of 32, 128 or above"),
+        (["images/a.tif", "--model", "huge"], "neither one of nuclei_base"),
+        (["images/a.tif", "--model", "absent.keras"], "a .keras file that exists"),
+        (["images/a.tif", "--output", "images/a.tif"], "a.tif"),
+    ],
+)
+def test_wrong_usage(arguments, message, folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(1))
+    assert message in refuse(capsys, "--output", "out", *arguments)
+    assert not Path("out").exists()
+
+
+def test_options_reach_the_segmenter(folder):
+    tifffile.imwrite("images/a.tif", squares(1))
+    seen = []
+
+    def load(arguments):
+        seen.append((arguments.scale, arguments.augmentations, arguments.tile_size))
+        return load_threshold(arguments)
+
+    options = ["--scale", "1.5", "--augmentations", "4", "--tile-size", "160"]
+    assert run("images", "--output", "out", *options, load_segmenter=load) == 0
+    assert seen == [(1.5, 4, 160)]
+
+
+def test_models(capsys):
+    from keras_nuclei.presets import PRESETS
+
+    assert command.main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(PRESETS)
+    for line, preset in zip(lines, PRESETS.values(), strict=True):
+        assert line.endswith(preset.description)
+
+
+def test_as_a_module():
+    root = Path(__file__).parent.parent
+    arguments = [sys.executable, "-m", "keras_nuclei", "segment"]
+    result = subprocess.run(arguments, cwd=root, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "usage: keras-nuclei segment" in result.stderr
+
+
+# With models
+
+
+def test_with_the_model_that_comes_with_the_package(folder):
+    rows, columns = np.mgrid[:150, :200]
+    centres = [(35, 40), (35, 110), (100, 60), (105, 150)]
+    discs = [(rows - y) ** 2 + (columns - x) ** 2 < 15**2 for y, x in centres]
+    Image.fromarray(np.where(np.any(discs, axis=0), 180, 20).astype("uint8")).save("images/a.png")
+    options = ["--tile-size", 128, "--diameter", 30]
+    assert run("images", "--output", "out", *options, load_segmenter=None) == 0
+    assert visible("out") == OUTPUTS
+    labels = tifffile.imread("out/a_labels.tif")
+    assert sorted(labels[y, x] for y, x in centres) == [1, 2, 3, 4]
+    assert labels.max() == 4
+    areas = pd.read_csv("out/nuclei.csv").area_px
+    np.testing.assert_allclose(areas, np.pi * 15**2, rtol=0.25)
+
+
+def test_with_a_model_of_your_own(folder):
+    heads = {"foreground": 1, "distance": 1}
+    model = keras_nuclei.unet(heads=heads, encoder_depth=2, decoder_filters=(8, 8))
+    model.save("own.keras")
+    tifffile.imwrite("images/a.tif", squares(3))
+    options = ["--model", "own.keras", "--tile-size", 128, "--scale", 1]
+    assert run("images", "--output", "out", *options, load_segmenter=None) == 0
+    assert visible("out") == OUTPUTS
+    expected = keras_nuclei.segment(squares(3), model, scale=1)
+    np.testing.assert_array_equal(tifffile.imread("out/a_labels.tif"), expected)

@@ -1,0 +1,120 @@
+"""Maps to label maps: drawn discs whose numbers are known."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import distance_transform_edt
+
+from keras_nuclei import matching
+from keras_nuclei.instances import label_nuclei
+
+
+def draw(discs, shape=(64, 80)):
+    """Label map of discs (row, column, radius), and the maps that a perfect network would draw."""
+    rows, columns = np.indices(shape)
+    label_map = np.zeros(shape, int)
+    for number, (row, column, radius) in enumerate(discs, start=1):
+        label_map[(rows - row) ** 2 + (columns - column) ** 2 < radius**2] = number
+    distance = np.zeros(shape)
+    for number in range(1, len(discs) + 1):
+        depth = distance_transform_edt(label_map == number)
+        distance = np.maximum(distance, depth / max(1, depth.max()))
+    return label_map, (label_map > 0).astype("float32"), distance.astype("float32")
+
+
+def test_touching_discs_become_separate():
+    label_map, foreground, distance = draw([(30, 25, 12), (30, 48, 12), (10, 70, 6)])
+    found = label_nuclei(foreground, distance)
+    assert found.dtype == np.int32
+    assert found.shape == label_map.shape
+    assert set(np.unique(found)) == {0, 1, 2, 3}
+    iou = matching.match(label_map, found).iou
+    assert len(matching.match(label_map, found).pairs) == 3, "no nucleus reaches into another"
+    assert iou.min() == 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    radii=st.lists(st.integers(4, 7), min_size=12, max_size=12),
+    there=st.lists(st.booleans(), min_size=12, max_size=12),
+)
+def test_separate_discs_are_found_wherever_they_are(radii, there):
+    places = [(row, column) for row in (8, 24, 40) for column in (8, 28, 48, 68)]
+    discs = [
+        (*place, radius)
+        for place, radius, is_there in zip(places, radii, there, strict=True)
+        if is_there
+    ]
+    label_map, foreground, distance = draw(discs)
+    found = label_nuclei(foreground, distance)
+    assert found.max() == len(discs)
+    np.testing.assert_array_equal(found > 0, label_map > 0)
+    if discs:
+        np.testing.assert_array_equal(matching.match(label_map, found).iou, 1)
+
+
+def test_numbers_have_no_gaps_where_small_nuclei_are_dropped():
+    _, foreground, distance = draw([(10, 10, 3), (30, 30, 8), (50, 60, 8)])
+    assert label_nuclei(foreground, distance).max() == 3
+    assert sorted(np.unique(label_nuclei(foreground, distance, min_area=50))) == [0, 1, 2]
+
+
+def test_foreground_without_a_seed_is_kept_where_it_is_sure():
+    _, foreground, distance = draw([(20, 20, 8), (40, 60, 8)])
+    distance[:, 40:] *= 0.3
+    assert label_nuclei(foreground, distance).max() == 2
+    assert label_nuclei(foreground * 0.7, distance).max() == 1
+    assert label_nuclei(foreground * 0.7, distance, sure=0.6).max() == 2
+    assert label_nuclei(foreground * 0.7, distance, seed_threshold=0.2).max() == 2
+
+
+def test_smoothing_makes_one_middle_of_two():
+    # A nucleus whose drawn depth has a crack: two peaks with a thin valley of noise between them.
+    _, foreground, distance = draw([(30, 40, 12)])
+    distance[:, 40] *= 0.2
+    assert label_nuclei(foreground, distance, smoothing=0).max() == 2
+    assert label_nuclei(foreground, distance, smoothing=1.5).max() == 1
+
+
+def test_a_channel_axis_may_be_there():
+    _, foreground, distance = draw([(20, 20, 8)])
+    np.testing.assert_array_equal(
+        label_nuclei(foreground[..., None], distance[..., None]),
+        label_nuclei(foreground, distance),
+    )
+
+
+def test_what_touches_at_a_corner_is_flooded_too():
+    foreground = np.zeros((40, 40), "float32")
+    foreground[2:20, 2:20] = foreground[20:38, 20:38] = 1
+    distance = np.zeros_like(foreground)
+    distance[8:14, 8:14] = 1
+    np.testing.assert_array_equal(label_nuclei(foreground, distance) > 0, foreground > 0)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "uint8", "bool"])
+def test_any_real_dtype(dtype):
+    _, foreground, _ = draw([(20, 20, 8), (40, 60, 8)])
+    maps = foreground.astype(dtype)
+    np.testing.assert_array_equal(label_nuclei(maps, maps), label_nuclei(foreground, foreground))
+
+
+def test_one_pixel():
+    assert label_nuclei(np.ones((1, 1)), np.ones((1, 1)), min_seed_area=1, min_area=1) == [[1]]
+    assert label_nuclei(np.zeros((1, 1)), np.zeros((1, 1))) == [[0]]
+
+
+@pytest.mark.parametrize(
+    ("foreground", "distance", "message"),
+    [
+        (np.zeros((2, 3)), np.zeros((3, 2)), r"one shape; got \(2, 3\) and \(3, 2\)"),
+        (np.zeros((2, 3, 2)), np.zeros((2, 3)), r"\(H, W, 1\); got \(2, 3, 2\)"),
+        (np.zeros((0, 3)), np.zeros((0, 3)), r"got \(0, 3\)"),
+        (np.full((2, 3), 4.0), np.zeros((2, 3)), "foreground must have values in 0..1.*sigmoid"),
+        (np.zeros((2, 3)), np.full((2, 3), np.nan), "distance must have values in 0..1"),
+    ],
+)
+def test_bad_maps(foreground, distance, message):
+    with pytest.raises(ValueError, match=message):
+        label_nuclei(foreground, distance)

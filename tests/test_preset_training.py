@@ -1,0 +1,237 @@
+"""How presets are trained: crops, looks, targets against slow twins, and a run on drawn images."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import PIL.Image
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+import keras_nuclei
+from benchmarks import (
+    augmentation,
+    evaluate_presets,
+    inference,
+    nuclei,
+    package,
+    presets,
+    separation,
+    targets,
+)
+from keras_nuclei import matching
+from keras_nuclei.presets import PRESETS
+from tests.test_instances import draw
+
+TWO_TOUCHING, _, _ = draw([(20, 20, 9), (20, 36, 9), (50, 60, 6)])
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), size=st.sampled_from([16, 64, 100]))
+def test_a_crop_depends_on_its_seed_alone_and_keeps_image_and_labels_together(seed, size):
+    # An image that shows its label map: whatever is done to one must be done to the other.
+    image = np.repeat((TWO_TOUCHING[..., None] * 80).astype("uint8"), 3, axis=-1)
+    first, second = (
+        augmentation.random_crop(image, TWO_TOUCHING, 18, size, np.random.default_rng(seed))
+        for _ in range(2)
+    )
+    for crop, again in zip(first, second, strict=True):
+        np.testing.assert_array_equal(crop, again)
+    crop, labels = first
+    assert crop.shape == (size, size, 3)
+    assert crop.dtype == np.float32
+    numbers = np.unique(labels[labels > 0])
+    pieces = [ndimage.label(labels == number, np.ones((3, 3)))[1] for number in numbers]
+    assert pieces == [1] * len(numbers), "a nucleus and its reflection are two"
+    # Away from the nuclei's rims, where one is interpolated and the other is not, and from the
+    # crop's, beyond which nobody sees.
+    inside = ndimage.grey_erosion(labels, 7) == ndimage.grey_dilation(labels, 7)
+    inside[:4] = inside[-4:] = inside[:, :4] = inside[:, -4:] = False
+    for number in np.unique(labels[inside]):
+        values = crop[inside & (labels == number)][:, 0]
+        assert np.ptp(values) <= 1
+        assert min(abs(values[0] - 80 * each) for each in ((0,) if number == 0 else (1, 2, 3))) <= 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), coloured=st.booleans())
+def test_a_look_is_an_image_of_the_same_size_and_range(seed, coloured):
+    generator = np.random.default_rng(seed)
+    image = generator.uniform(0, 255, (20, 30, 3 if coloured else 1)).astype("float32")
+    image = np.broadcast_to(image, (20, 30, 3)).astype("float32")
+    look = augmentation.random_look(image, generator)
+    assert look.shape == image.shape
+    assert look.dtype == np.float32
+    assert look.min() >= 0
+    assert look.max() <= 255
+
+
+def test_targets_equal_their_definition_pixel_by_pixel():
+    maps = targets.draw(TWO_TOUCHING * 7, tuple(targets.CHANNELS))
+    padded = np.pad(TWO_TOUCHING, 1, mode="edge")
+    for number in (1, 2, 3):
+        member = number == TWO_TOUCHING
+        rows, columns = np.nonzero(member)
+        centroid = rows.mean(), columns.mean()
+        rim = {
+            (row, column)
+            for row, column in zip(rows, columns, strict=True)
+            if {
+                padded[row, column + 1],
+                padded[row + 2, column + 1],
+                padded[row + 1, column],
+                padded[row + 1, column + 2],
+            }
+            != {number}
+        }
+        depths = {
+            (row, column): 1 + min(np.hypot(row - r, column - c) for r, c in rim)
+            for row, column in zip(rows, columns, strict=True)
+        }
+        for (row, column), depth in depths.items():
+            assert maps["foreground"][row, column] == 1
+            assert maps["boundary"][row, column] == ((row, column) in rim)
+            # OpenCV's distance, a chamfer of 5x5, is off by up to 3 %.
+            expected = depth / max(depths.values())
+            assert maps["distance"][row, column, 0] == pytest.approx(expected, abs=0.04)
+            offset = np.array(centroid) - (row, column)
+            direction = offset / max(1, np.hypot(*offset))
+            np.testing.assert_allclose(maps["flow"][row, column], 0.5 + direction / 2, atol=1e-6)
+            diameter = 2 * np.sqrt(len(rows) / np.pi)
+            bell = np.exp(-0.5 * (offset @ offset) / (0.2 * diameter) ** 2)
+            assert maps["centre"][row, column, 0] == pytest.approx(bell, abs=1e-6)
+    background = TWO_TOUCHING == 0
+    for name in ("foreground", "boundary", "distance", "centre"):
+        assert not maps[name][background].any()
+    assert (maps["flow"][background] == 0.5).all()
+
+
+def test_targets_of_an_image_without_nuclei():
+    maps = targets.draw(np.zeros((4, 6), int), tuple(targets.CHANNELS))
+    assert {name: values.shape for name, values in maps.items()} == {
+        name: (4, 6, channels) for name, channels in targets.CHANNELS.items()
+    }
+    assert maps["distance"].max() == 0
+
+
+@pytest.mark.parametrize("method", separation.SETTINGS)
+def test_every_method_separates_perfect_maps(method):
+    apart, _, _ = draw([(20, 20, 9), (20, 50, 9), (50, 60, 7)])
+    label_map = apart if method == "foreground alone" else TWO_TOUCHING
+    maps = targets.draw(label_map, tuple(targets.CHANNELS))
+    settings_of = {name: values[0] for name, values in separation.SETTINGS[method].items()}
+    found = separation.label(maps, 1.0, method, **settings_of)
+    match = matching.match(label_map, found)
+    assert len(match.predicted_numbers) == 3
+    assert sorted(match.iou)[-3] > 0.8
+
+
+def test_the_steps_of_a_file_add_up_and_its_label_map_is_written(tmp_path):
+    image = np.where(TWO_TOUCHING > 0, 200, 20).astype("uint8")
+    PIL.Image.fromarray(image).save(tmp_path / "image.png")
+    model = keras_nuclei.from_preset("nuclei_base")
+    seconds = inference.steps(tmp_path / "image.png", model, tmp_path / "labels.tif")
+    assert set(seconds) == {*inference.STEPS, "floor"}
+    assert min(seconds.values()) > 0
+    expected = keras_nuclei.segment(image, model)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "labels.tif"), expected)
+
+
+def row(number, modality, field, size=64):
+    return nuclei.NucleiImage(
+        f"{number:064x}", np.zeros((size, size, 3), "uint8"), np.zeros((size, size), int),
+        modality, field, 20.0,
+    )  # fmt: skip
+
+
+def test_chances_give_each_modality_its_share_and_large_images_more():
+    rows = [row(0, "fluorescence", 0), row(1, "fluorescence", 1, 128), row(2, "histology", 2)]
+    chances = presets.chances(rows, {"fluorescence": 0.6, "histology": 0.3, "brightfield": 0.1})
+    # By hand: 0.6 is shared 64 to 128, and 0.9 is all there is.
+    np.testing.assert_allclose(chances, [0.2 / 0.9, 0.4 / 0.9, 0.3 / 0.9])
+
+
+def test_splits_keep_what_they_hold_back():
+    rows = [row(number, "fluorescence", number // 4) for number in range(200)]
+    tested = dataclasses.replace(rows[7], image_id=nuclei.STARDIST_TEST[0] + "f" * 56)
+    rows[7] = tested
+    rows[100] = dataclasses.replace(rows[100], modality="histology")
+    assert len(nuclei.STARDIST_TEST) == 50
+    assert len(nuclei.training_ids(rows, "all")) == 200
+    assert len(nuclei.training_ids(rows, "random")) == 144
+    fields = {each.image_id: each.field_of_view for each in rows}
+    chosen = nuclei.training_ids(rows, "grouped")
+    assert not {fields[each] for each in chosen} & {
+        field for each, field in fields.items() if each not in chosen
+    }
+    expected = {each.image_id for each in rows} - {tested.image_id, rows[100].image_id}
+    assert nuclei.training_ids(rows, "stardist") == expected
+    unseen = expected - {rows[number].image_id for number in (4, 5, 6)}
+    assert nuclei.training_ids(rows, "stardist_unseen") == unseen
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    recipe = presets.Recipe(epochs=2, crop_size=32, batch_size=2, steps_per_epoch=2)
+    monkeypatch.setitem(presets.RECIPES, "nuclei_base", recipe)
+
+
+def train(output):
+    command = ["--preset", "nuclei_base", "--data", "synthetic", "--output", str(output)]
+    return presets.main(command)
+
+
+def test_a_run_is_resumed_scored_and_packaged(tiny, tmp_path, monkeypatch, capsys):
+    run = train(tmp_path / "whole")
+
+    class PowerCutError(Exception):
+        pass
+
+    real = presets.checkpoint
+
+    def cut(folder, model, history):
+        real(folder, model, history)
+        if len(history) == 1:
+            raise PowerCutError
+
+    monkeypatch.setattr(presets, "checkpoint", cut)
+    with pytest.raises(PowerCutError):
+        train(tmp_path / "cut")
+    resumed = train(tmp_path / "cut")
+    histories = [
+        json.loads((each / "train.json").read_text())["history"] for each in (run, resumed)
+    ]
+    assert [len(history) for history in histories] == [2, 2]
+    losses = [[each["loss"] for each in history] for history in histories]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    assert "is trained already" not in capsys.readouterr().out
+    train(tmp_path / "cut")
+    assert "is trained already" in capsys.readouterr().out
+
+    result = json.loads(evaluate_presets.main([str(run)]).read_text())
+    assert result["scores"]["official_test"]["all"]["images"] == 16
+    assert (run / "masks.png").stat().st_size > 10_000
+
+    monkeypatch.setattr(package, "WEIGHTS", tmp_path / "weights")
+    with pytest.raises(SystemExit):
+        package.main([str(run)])
+    assert "not a run on all of DSB2018" in capsys.readouterr().err
+    settings = json.loads((run / "train.json").read_text())
+    (run / "train.json").write_text(json.dumps({**settings, "data": "dsb2018"}))
+    packed = package.main([str(run)])
+    with pytest.raises(SystemExit):
+        package.main([str(run)])
+    assert "pass --overwrite" in capsys.readouterr().err
+    assert packed == tmp_path / "weights" / PRESETS["nuclei_base"].file
+    trained = keras.models.load_model(run / "model.keras", compile=False)
+    with np.load(packed) as arrays:
+        kernel = arrays["foreground/convolution/kernel"]
+        assert kernel.dtype == np.float16
+        np.testing.assert_array_equal(
+            kernel, trained.get_layer("foreground").convolution.kernel.numpy().astype("float16")
+        )
+        assert not [name for name in arrays.files if name.startswith("flow")]

@@ -1,0 +1,135 @@
+"""Images of every kind, from pixels to numbered nuclei, with the shipped weights."""
+
+import keras
+import numpy as np
+import pytest
+from scipy import ndimage
+
+import keras_nuclei
+from keras_nuclei import segmentation
+
+SPACING = 48
+
+
+@pytest.fixture(scope="module")
+def model():
+    return keras_nuclei.from_preset("nuclei_base")
+
+
+def discs(rows=3, columns=4, radius=12, blur=1.5):
+    """A grid of bright, slightly blurred discs, 0..1, and how many there are."""
+
+    down, right = np.indices((rows * SPACING, columns * SPACING))
+    centre = SPACING / 2
+    apart = np.hypot(down % SPACING - centre, right % SPACING - centre)
+    return ndimage.gaussian_filter((apart < radius).astype(float), blur), rows * columns
+
+
+def kinds():
+    picture, _ = discs()
+    grey = np.round(40 + 150 * picture)
+    colour = np.stack([20 + 0 * grey, 20 + 0 * grey, grey], axis=-1)
+    return {
+        "uint8": grey.astype("uint8"),
+        "uint16": (grey * 200).astype("uint16"),
+        "12 bits in 16": (grey * 16).astype("uint16"),
+        "float": picture,
+        "negative float": picture * 1e-3 - 5,
+        "int32": grey.astype("int32"),
+        "one channel": grey[..., None].astype("uint8"),
+        "RGB": np.repeat(grey[..., None], 3, axis=-1).astype("uint8"),
+        "RGBA": np.dstack([grey, grey, grey, np.full_like(grey, 255)]).astype("uint8"),
+        "blue": colour.astype("uint8"),
+        "inverted": (255 - grey).astype("uint8"),
+        "stained": (255 - picture[..., None] * [90, 160, 60]).astype("uint8"),
+    }
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_the_nuclei_of_any_kind_of_image_are_counted(model, kind):
+    label_map = keras_nuclei.segment(kinds()[kind], model)
+    assert label_map.dtype == np.int32
+    assert label_map.shape == discs()[0].shape
+    assert label_map.max() == discs()[1]
+
+
+def test_the_discs_found_are_the_discs_drawn(model):
+    picture, count = discs()
+    found = keras_nuclei.segment(picture, model, augmentations=4)
+    drawn, _ = ndimage.label(picture > 0.5)
+    match = keras_nuclei.matching.match(drawn, found)
+    assert len(match.pairs) == count
+    assert match.iou.min() > 0.75
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (7, 3), (33, 65)])
+@pytest.mark.parametrize("value", [0, 255])
+def test_tiny_and_constant_images_hold_no_nuclei(model, size, value):
+    label_map = keras_nuclei.segment(np.full(size, value, "uint8"), model)
+    assert label_map.shape == size
+    assert label_map.max() == 0
+
+
+def test_large_nuclei_are_found_by_their_diameter_and_without_it(model):
+    picture, count = discs()
+    large = np.kron(picture, np.ones((6, 6)))  # 144 pixels across
+    assert keras_nuclei.segment(large, model, diameter=144).max() == count
+    assert keras_nuclei.segment(large, model, scale=1 / 4).max() == count
+    assert keras_nuclei.segment(large, model).max() == count
+    assert 100 < segmentation.estimate_diameter(large, model) < 200
+
+
+def test_an_image_in_tiles_gives_the_nuclei_of_the_whole(model, monkeypatch):
+    picture, count = discs(8, 9)
+    whole = keras_nuclei.segment(picture, model)
+    monkeypatch.setattr(segmentation, "LARGEST_WHOLE", 256)
+    tiled = keras_nuclei.segment(picture, model, tile_size=128)
+    assert whole.max() == tiled.max() == count
+    iou = keras_nuclei.matching.match(whole, tiled).iou
+    assert len(iou) == count
+    assert iou.min() > 0.9
+
+
+def test_the_result_can_go_to_an_array_on_disk(model, tmp_path):
+    picture, count = discs()
+    out = np.memmap(tmp_path / "labels", "int32", "w+", shape=picture.shape)
+    assert keras_nuclei.segment(picture, model, out=out) is out
+    assert out.max() == count
+
+
+@pytest.mark.parametrize(
+    ("diameter", "scale"), [(5, 2.0), (10, 2.0), (20, 1.3), (26, 1.0), (60, 1.0), (120, 0.5)]
+)
+def test_model_scale_by_hand(diameter, scale):
+    assert segmentation.model_scale(diameter) == scale
+
+
+@pytest.mark.parametrize(
+    ("image", "arguments", "message"),
+    [
+        (np.zeros((4, 4)), {"diameter": 20, "scale": 1}, "either diameter or scale"),
+        (np.zeros((4, 4)), {"diameter": 0}, "diameter must be a positive number; got 0"),
+        (np.zeros((4, 4)), {"scale": float("nan")}, "scale must be a positive number; got nan"),
+        (np.full((4, 4), np.nan), {}, "NaN"),
+        (np.zeros((4, 4, 7)), {}, r"got \(4, 4, 7\)"),
+        (np.zeros((0, 4)), {}, r"must have pixels; got the shape \(0, 4\)"),
+        (np.zeros((4, 4)), {"augmentations": 3}, "augmentations must be .*got 3"),
+        (np.zeros((4, 4)), {"tile_size": 64}, "multiple of 32, at least 128; got 64"),
+    ],
+)
+def test_bad_arguments(model, image, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        keras_nuclei.segment(image, model, **arguments)
+
+
+def test_a_preset_that_does_not_exist():
+    with pytest.raises(ValueError, match=r"no preset 'nuclei_huge'.*nuclei_base"):
+        keras_nuclei.segment(np.zeros((4, 4)), "nuclei_huge")
+
+
+def test_a_model_with_other_outputs_says_which_are_needed():
+    inputs = keras.Input((None, None, 3))
+    mask = keras.layers.Conv2D(1, 1, activation="sigmoid")(inputs)
+    for outputs, found in ((mask, "one output"), ({"mask": mask}, r"\['mask'\]")):
+        with pytest.raises(ValueError, match=f"heads 'foreground' and 'distance'.*{found}"):
+            keras_nuclei.segment(np.zeros((4, 4)), keras.Model(inputs, outputs))
