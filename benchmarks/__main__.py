@@ -23,6 +23,8 @@ def main(argv: list[str] | None = None) -> None:
             f"{error}\n\nTo see the same job run on drawn nuclei, without any download:\n"
             "    python -m benchmarks --data synthetic"
         )
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted. The same command goes on after the last epoch that was whole.")
     evaluate.main([str(run), *(["--data_dir", args.data_dir] if args.data_dir else [])])
 
 

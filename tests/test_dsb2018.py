@@ -420,7 +420,8 @@ def test_prepare_and_check(tmp_path, source, capsys):
     nuclei = sum(len(drawn.masks) for drawn in ARCHIVE.train.values())
     rows = [line.split() for line in lines if line.startswith("train")]
     assert [row[:4] for row in rows] == [["train", "7", str(nuclei), "7"]] * 2
-    assert lines[-1] == 'All is well. Read it: tfds.load("dsb2018/stage1")'
+    line = f'All is well. Read it: tfds.load("dsb2018/stage1", data_dir={data_dir!r})'
+    assert lines[-1] == line
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,8 @@ def _prepare(arguments: argparse.Namespace) -> None:
 def _report(arguments: argparse.Namespace) -> None:
     """Verifies the copy and prints what it holds."""
     _print_table(verification.verify(arguments.config, arguments.data_dir))
-    print(f'All is well. Read it: tfds.load("dsb2018/{arguments.config}")')
+    place = f", data_dir={str(arguments.data_dir)!r}" if arguments.data_dir else ""
+    print(f'All is well. Read it: tfds.load("dsb2018/{arguments.config}"{place})')
 
 
 def _print_table(reports: Iterable[verification.SplitReport]) -> None:
