@@ -183,7 +183,9 @@ def modalities_table(preset: str = "nuclei_base") -> str:
         "| merged |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for modality, scores in read(f"{preset}-all")["scores"]["official_test"].items():
+    parts = read(f"{preset}-all")["scores"]
+    unseen = {"fields unseen in training": parts["official_test_unseen_fields"]["all"]}
+    for modality, scores in (parts["official_test"] | unseen).items():
         lines.append(
             f"| {modality} | {scores['images']} | {scores['true_nuclei']} | {scores['dice']:.3f}"
             f" | {scores['ap50_per_image']:.3f} | {scores['dsb_per_image']:.3f}"
