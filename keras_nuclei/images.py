@@ -18,7 +18,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SLIDE_KINDS = ("avs", "bif", "eer", "ndpi", "philips", "scn", "svs")
 # Percentiles come from a grid of at least this many pixels, where there are four times as many.
 _SAMPLED_PIXELS = 2**20
-_PILLOW_LIMIT = threading.Lock()
+_PILLOW_SETTINGS = threading.Lock()
 
 
 def read_image(path) -> np.ndarray:
@@ -308,9 +308,7 @@ def _read_deep_png(file) -> np.ndarray:
 def _read_with_pillow(file) -> np.ndarray:
     from PIL import Image, ImageOps
 
-    with _any_size():
-        image = Image.open(file)  # looks at the size, and decodes later
-    with image:
+    with _any_size_and_whole(), Image.open(file) as image:
         image = ImageOps.exif_transpose(image)
         if image.mode == "LA":
             image = image.convert("L")
@@ -321,13 +319,17 @@ def _read_with_pillow(file) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _any_size():
-    """Lift Pillow's limit of pixels, which is one for the whole process, for a moment."""
-    from PIL import Image
+def _any_size_and_whole():
+    """Have Pillow read images of any size, and none that is cut short, for a moment.
 
-    with _PILLOW_LIMIT:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    Both are settings of the whole process, and TFDS, once imported, allows the latter.
+    """
+    from PIL import Image, ImageFile
+
+    with _PILLOW_SETTINGS:
+        before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
         try:
             yield
         finally:
-            Image.MAX_IMAGE_PIXELS = limit
+            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before

@@ -9,7 +9,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image
+from PIL import Image, ImageFile
 
 from keras_nuclei import images
 from keras_nuclei.images import contrast_limits, normalize, read_image, read_pages
@@ -243,7 +243,10 @@ def test_a_file_that_is_no_image(content, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "jpg", "bmp"])
 @pytest.mark.parametrize("depth", [8, 16])
-def test_half_a_file(suffix, depth, tmp_path):
+@pytest.mark.parametrize("allowed", [False, True])
+def test_half_a_file(suffix, depth, allowed, tmp_path, monkeypatch):
+    # TFDS, for one, lets Pillow fill what is missing with grey, for the whole process.
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", allowed)
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(f"uint{depth}")
     path = tmp_path / f"a.{suffix}"
     if suffix == "tif":
