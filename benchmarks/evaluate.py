@@ -16,7 +16,7 @@ import numpy as np
 
 import keras_nuclei
 from benchmarks import pipeline
-from benchmarks.train import NOT_DSB2018, write_json
+from benchmarks.runs import NOT_DSB2018, write_json
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 import keras_nuclei
 from benchmarks import nuclei, pipeline
-from benchmarks.train import write_json
+from benchmarks.runs import write_json
 from keras_nuclei import matching, overlay, scores, segmentation
 
 matplotlib.use("Agg")

@@ -28,7 +28,7 @@ import numpy as np
 import keras_nuclei
 from benchmarks import nuclei
 from benchmarks.data import peak_kilobytes, timed
-from benchmarks.train import environment, write_json
+from benchmarks.runs import environment, write_json
 from keras_nuclei import export, images, instances
 
 matplotlib.use("Agg")

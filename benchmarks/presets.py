@@ -17,8 +17,7 @@ import keras
 import numpy as np
 
 import keras_nuclei
-from benchmarks import augmentation, nuclei, pipeline, targets
-from benchmarks.train import NOT_DSB2018, environment, prepare_folder, write_json
+from benchmarks import augmentation, nuclei, pipeline, runs, targets
 from keras_nuclei.presets import PRESETS
 
 CORRECTED = {"dsb2018": "dsb2018/stage1_fixed"}
@@ -54,8 +53,18 @@ class Recipe:
 
 
 RECIPES = {
+    "nuclei_small": Recipe(epochs=30),
     "nuclei_base": Recipe(epochs=30),
 }
+
+
+def recipe_of(preset: str, split: str) -> Recipe:
+    """The recipe of a preset; a split of fluorescence alone takes the epochs that are its share."""
+    recipe = RECIPES[preset]
+    if not split.startswith("stardist"):
+        return recipe
+    share = dict(recipe.shares)["fluorescence"]
+    return dataclasses.replace(recipe, epochs=round(recipe.epochs * share))
 
 
 class Crops(keras.utils.PyDataset):
@@ -100,7 +109,7 @@ def chances(rows: list[nuclei.NucleiImage], shares: dict[str, float]) -> np.ndar
 def main(argv: list[str] | None = None) -> Path:
     """Train as the command line says and return the run's folder."""
     args = parse_arguments(argv)
-    recipe = RECIPES[args.preset]
+    recipe = recipe_of(args.preset, args.split)
     suffix = "-synthetic" if args.data == "synthetic" else ""
     run = args.output / f"{args.preset}-{args.split}{suffix}"
     settings = {
@@ -111,17 +120,25 @@ def main(argv: list[str] | None = None) -> Path:
         "architecture": PRESETS[args.preset].architecture,
         "recipe": dataclasses.asdict(recipe),
     }
+    if args.from_package:
+        if args.split != "all":
+            sys.exit(
+                "The packaged weights know all images of DSB2018, those too that --split "
+                f"{args.split} holds back: --from_package needs --split all."
+            )
+        settings["command"] += " --from_package"
+        settings["continues"] = packaged_training(args.preset)
     settings = json.loads(json.dumps(settings))
     if args.overwrite:
         shutil.rmtree(run, ignore_errors=True)
-    prepare_folder(run, settings)
+    runs.prepare_folder(run, settings)
     if (run / "train.json").exists():
         print(f"{run} is trained already. Pass --overwrite to train it anew.")
         return run
 
     # -- Data: learns from the corrected annotation, is judged by the original one ----------------
     if args.data == "synthetic":
-        print(NOT_DSB2018)
+        print(runs.NOT_DSB2018)
     name = pipeline.DATA_SETS[args.data]
     ids = nuclei.training_ids(nuclei.load(name, "train", args.data_dir), args.split)
     rows = nuclei.load(CORRECTED.get(name, name), "train", args.data_dir)
@@ -130,9 +147,11 @@ def main(argv: list[str] | None = None) -> Path:
 
     # -- Model: new, or as the last finished epoch left it ----------------------------------------
     keras.utils.set_random_seed(0)
-    history, model = resume(run)
+    history, model = runs.resume(run)
     if model is None:
-        model = build(args.preset)
+        model = build(args.preset, recipe)
+        if args.from_package:
+            adopt(model, keras_nuclei.from_preset(args.preset))
     else:
         print(f"Resuming after epoch {len(history)}.")
 
@@ -146,11 +165,11 @@ def main(argv: list[str] | None = None) -> Path:
         if not np.isfinite(row["loss"]):
             sys.exit(f"The loss of epoch {epoch + 1} is not finite: {row}.")
         history.append({**row, "seconds": time.perf_counter() - started})
-        checkpoint(run, model, history)
+        runs.checkpoint(run, model, history)
 
     # -- What stays -----------------------------------------------------------------------------
     model.save(run / "model.keras")
-    write_json(
+    runs.write_json(
         run / "train.json",
         {
             **settings,
@@ -158,7 +177,7 @@ def main(argv: list[str] | None = None) -> Path:
             "parameters": model.count_params(),
             "seconds": sum(row["seconds"] for row in history),
             "history": history,
-            "environment": environment(),
+            "environment": runs.environment(),
         },
     )
     shutil.rmtree(run / "checkpoints")
@@ -175,12 +194,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data_dir", help="where TFDS keeps prepared data sets")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="default: runs")
     parser.add_argument("--overwrite", action="store_true", help="train anew, drop what is there")
+    parser.add_argument(
+        "--from_package",
+        action="store_true",
+        help="train the packaged weights on, where else one starts from ImageNet's",
+    )
     return parser.parse_args(argv)
 
 
-def build(preset: str) -> keras.Model:
-    """Build a preset with all heads of its recipe, from ImageNet weights, and compile it."""
-    recipe = RECIPES[preset]
+def build(preset: str, recipe: Recipe) -> keras.Model:
+    """Build a preset with all heads of a recipe, from ImageNet weights, and compile it."""
     heads = {name: targets.CHANNELS[name] for name in recipe.heads}
     architecture = {**PRESETS[preset].architecture, "heads": heads}
     model = keras_nuclei.unet(**architecture, batch_norm_momentum=0.98)
@@ -198,26 +221,24 @@ def build(preset: str) -> keras.Model:
     return model
 
 
-def checkpoint(run: Path, model: keras.Model, history: list[dict]) -> None:
-    """Keep the model of the last epoch; a kill at any moment leaves the last whole one."""
-    checkpoints = run / "checkpoints"
-    partial = checkpoints / "partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    model.save(partial / "model.keras")
-    write_json(partial / "history.json", history)
-    partial.rename(checkpoints / f"{len(history):04d}")
-    for folder in sorted(checkpoints.glob("[0-9]*"))[:-1]:
-        shutil.rmtree(folder)
+def packaged_training(preset: str) -> dict:
+    """How the packaged weights of a preset were trained, from what was published of them."""
+    path = Path(__file__).parent / "results" / f"{preset}-all.json"
+    published = json.loads(path.read_text())
+    if published["sha256"] != PRESETS[preset].sha256:
+        sys.exit(f"{path} is of other weights than those in the package.")
+    keys = ("sha256", "command", "recipe", "seconds", "history", "environment")
+    return {key: published[key] for key in keys} | {"continues": published.get("continues")}
 
 
-def resume(run: Path) -> tuple[list[dict], keras.Model | None]:
-    """History and model of the last whole checkpoint; none of them where there is none."""
-    folders = sorted((run / "checkpoints").glob("[0-9]*"))
-    if not folders:
-        return [], None
-    history = json.loads((folders[-1] / "history.json").read_text())
-    return history, keras.models.load_model(folders[-1] / "model.keras")
+def adopt(model: keras.Model, trained: keras.Model) -> None:
+    """Give a model the weights of one that has all of its layers but some heads."""
+    known = {variable.path: variable for variable in trained.variables}
+    taken = [variable for variable in model.variables if variable.path in known]
+    if len(taken) != len(known):
+        raise ValueError(f"{trained.name!r} has layers that {model.name!r} lacks.")
+    for variable in taken:
+        variable.assign(known[variable.path])
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from benchmarks import nuclei, pipeline
-from benchmarks.train import write_json
+from benchmarks.runs import write_json
 from keras_nuclei import instances, matching, scores, segmentation
 
 SMOOTHING = (0, 1.5)

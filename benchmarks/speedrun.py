@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import pipeline
 from benchmarks.configs import TrainConfig
-from benchmarks.train import environment, write_json
+from benchmarks.runs import environment, write_json
 
 ACCURACY = 0.96
 CONFIGS = ("reference", "fast")

@@ -8,23 +8,19 @@ writes into `runs/reference-random-seed0/`. Started again, it goes on where it s
 import argparse
 import dataclasses
 import json
-import platform
 import shutil
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 
 import keras
 import numpy as np
-import psutil
 
 import keras_nuclei
-from benchmarks import pipeline
+from benchmarks import pipeline, runs
 from benchmarks.configs import CONFIGS, TrainConfig
 
 SYNTHETIC_EPOCHS = 12  # enough to see that it learns, in under two minutes
-NOT_DSB2018 = "*** SYNTHETIC IMAGES, NOT DSB2018: these numbers say nothing about real nuclei. ***"
 
 
 def main(argv: list[str] | None = None) -> Path:
@@ -50,16 +46,15 @@ def main(argv: list[str] | None = None) -> Path:
 
     # -- A folder that belongs to this run ----------------------------------------------------
     if args.data == "synthetic":
-        print(NOT_DSB2018)
+        print(runs.NOT_DSB2018)
     if args.overwrite:
         shutil.rmtree(run, ignore_errors=True)
-    prepare_folder(run, settings)
+    runs.prepare_folder(run, settings)
     if (run / "train.json").exists():
         print(f"{run} is trained already. Pass --overwrite to train it anew.")
         return run
 
     # -- Data ---------------------------------------------------------------------------------
-    keras.utils.set_random_seed(args.seed)
     name = pipeline.DATA_SETS[args.data]
     examples = pipeline.load(name, "train", config.image_size, args.data_dir)
     parts = pipeline.split(examples, args.split, args.seed)
@@ -68,7 +63,8 @@ def main(argv: list[str] | None = None) -> Path:
     print(f"{run}: {sizes} images, loaded in {seconds_data:.1f} s")
 
     # -- Model: new, or as the last finished epoch left it --------------------------------------
-    history, model = resume(run)
+    keras.utils.set_random_seed(args.seed)  # after loading: preparing a data set draws, too
+    history, model = runs.resume(run)
     if model is None:
         model = build(config, steps_per_epoch=-(-sizes["train"] // config.batch_size))
     else:
@@ -94,12 +90,12 @@ def main(argv: list[str] | None = None) -> Path:
         if not np.isfinite([row["loss"], row["val_loss"]]).all():
             sys.exit(f"A loss of epoch {epoch + 1} is not finite: {row}. Lower the learning rate.")
         history.append({**row, "seconds": seconds})
-        checkpoint(run, model, history)
+        runs.checkpoint(run, model, history, best_epoch(history) + 1)
 
     # -- What stays ---------------------------------------------------------------------------
     best = best_epoch(history)
-    shutil.copyfile(run / "checkpoints" / f"{best + 1:04d}" / "model.keras", run / "model.keras")
-    write_json(
+    shutil.copyfile(runs.checkpoint_path(run, best + 1) / "model.keras", run / "model.keras")
+    runs.write_json(
         run / "train.json",
         {
             **settings,
@@ -110,7 +106,7 @@ def main(argv: list[str] | None = None) -> Path:
             "seconds_data": seconds_data,
             "seconds": history[-1]["seconds"],
             "history": history,
-            "environment": environment(),
+            "environment": runs.environment(),
         },
     )
     shutil.rmtree(run / "checkpoints")
@@ -137,18 +133,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def run_name(config: str, split: str, seed: int, data: str) -> str:
     """Name of a run's folder."""
     return f"{config}-{split}-seed{seed}" + ("-synthetic" if data == "synthetic" else "")
-
-
-def prepare_folder(run: Path, settings: dict) -> None:
-    """Make a run's folder, or refuse one that other settings have begun."""
-    path = run / "settings.json"
-    if path.exists() and json.loads(path.read_text()) != settings:
-        sys.exit(
-            f"{run} was begun with other settings (see {path}). Pass --overwrite to drop it, or "
-            "--output for another folder."
-        )
-    run.mkdir(parents=True, exist_ok=True)
-    write_json(path, settings)
 
 
 def build(config: TrainConfig, steps_per_epoch: int) -> keras.Model:
@@ -196,54 +180,6 @@ def finished(history: list[dict], config: TrainConfig, until_accuracy: float | N
 def best_epoch(history: list[dict]) -> int:
     """Index of the epoch with the lowest validation loss."""
     return min(range(len(history)), key=lambda epoch: history[epoch]["val_loss"])
-
-
-def checkpoint(run: Path, model: keras.Model, history: list[dict]) -> None:
-    """Keep the model of the last epoch and of the best one.
-
-    Each checkpoint is a folder that gets its name when it is whole, so that a kill at any moment
-    leaves the last whole one. Keras's `BackupAndRestore` would resume the weights, but not what
-    early stopping knows.
-    """
-    checkpoints = run / "checkpoints"
-    partial = checkpoints / "partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    model.save(partial / "model.keras")
-    write_json(partial / "history.json", history)
-    partial.rename(checkpoints / f"{len(history):04d}")
-    keep = {f"{len(history):04d}", f"{best_epoch(history) + 1:04d}"}
-    for folder in checkpoints.iterdir():
-        if folder.name not in keep:
-            shutil.rmtree(folder)
-
-
-def resume(run: Path) -> tuple[list[dict], keras.Model | None]:
-    """History and model of the last whole checkpoint; none of them where there is none."""
-    folders = sorted((run / "checkpoints").glob("[0-9]*"))
-    if not folders:
-        return [], None
-    history = json.loads((folders[-1] / "history.json").read_text())
-    return history, keras.models.load_model(folders[-1] / "model.keras")
-
-
-def environment() -> dict:
-    """What a time depends on, besides the code."""
-    packages = ("keras", "tensorflow", "numpy", "tensorflow-datasets", "opencv-python-headless")
-    return {
-        "python": platform.python_version(),
-        "backend": keras.backend.backend(),
-        "platform": platform.platform(),
-        "cpus": psutil.cpu_count(),
-        "packages": {package: metadata.version(package) for package in packages},
-    }
-
-
-def write_json(path: Path, content: dict | list) -> None:
-    """Write JSON that is whole or not there."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(path)
 
 
 if __name__ == "__main__":

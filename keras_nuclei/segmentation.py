@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -86,13 +87,13 @@ def segment(
     _require_scale(diameter, scale)
     _require_tile_size(tile_size)
     limits = _limits(image)
-    maps = None
     if scale is None:
+        seen = None
         if diameter is None:
-            diameter, maps = _estimate(image, model, limits, tile_size)
+            diameter, seen = _estimate(image, model, limits, tile_size)
         scale = model_scale(diameter)
-    if maps is not None and scale == 1 and augmentations == 1 and out is None:
-        return label_maps(maps)  # the estimate has seen it all
+        if seen is not None and scale == 1 and augmentations == 1 and out is None:
+            return seen  # the estimate has labelled it all
 
     def label(tile, progress=False):
         maps = predict_maps(
@@ -180,26 +181,35 @@ def _limits(image) -> tuple[float, float]:
     return contrast_limits(image[::step, ::step] if step > 1 else image)
 
 
-def _estimate(image, model, limits, tile_size: int) -> tuple[float, dict | None]:
-    """The diameter, and the maps at scale 1 where they are of the whole image."""
+def _estimate(image, model, limits, tile_size: int) -> tuple[float, np.ndarray | None]:
+    """The diameter, and the label map at scale 1 where it is of the whole image."""
     window = normalize(_busiest_window(image), limits=limits)
-    near = predict_maps(window, model, tile_size=tile_size)
-    small = _resize(window, _scaled(window.shape[:2], 0.25))
-    far = predict_maps(small, model, tile_size=tile_size)
-    _, diameter = max(_clarity_and_diameter(near, 1), _clarity_and_diameter(far, 0.25))
-    return diameter, near if window.shape[:2] == tuple(image.shape[:2]) else None
+    near = _look(window, model, tile_size, scale=1)
+    far = _look(window, model, tile_size, scale=0.25)
+    whole = window.shape[:2] == tuple(image.shape[:2])
+    return max(near, far, key=lambda look: look.clarity).diameter, near.label_map if whole else None
 
 
-def _clarity_and_diameter(maps: dict, scale: float) -> tuple[float, float]:
-    """How clearly nuclei show in maps drawn at a scale, and their diameter at scale 1."""
-    foreground, distance = maps["foreground"], maps["distance"]
-    areas = np.sort(np.bincount(label_maps(maps).ravel())[1:])
+class _Look(NamedTuple):
+    """What a model makes of an image at a scale: how clear its nuclei are, and how large."""
+
+    clarity: float
+    diameter: float
+    label_map: np.ndarray
+
+
+def _look(image: np.ndarray, model: keras.Model, tile_size: int, scale: float) -> _Look:
+    image = _resize(image, _scaled(image.shape[:2], scale))
+    maps = predict_maps(image, model, tile_size=tile_size)
+    label_map = label_maps(maps)
+    areas = np.sort(np.bincount(label_map.ravel())[1:])
     if not len(areas):
-        return 0.0, float(SMALLEST_DIAMETER)
+        return _Look(0.0, float(SMALLEST_DIAMETER), label_map)
+    foreground, distance = maps["foreground"], maps["distance"]
     clarity = foreground[foreground > 0.5].mean() * np.percentile(distance, 99)
     # Half of all that is nucleus lies in nuclei of at most this area.
     typical = areas[np.searchsorted(np.cumsum(areas), areas.sum() / 2)]
-    return float(clarity), float(2 * np.sqrt(typical / np.pi) / scale)
+    return _Look(float(clarity), float(2 * np.sqrt(typical / np.pi) / scale), label_map)
 
 
 def _busiest_window(image, size: int = 1024) -> np.ndarray:

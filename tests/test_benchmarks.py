@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
-from benchmarks import configs, evaluate, pipeline, report, train
+from benchmarks import configs, evaluate, pipeline, report, runs, train
 
 TINY = configs.TrainConfig(
     encoder="plain",
@@ -94,15 +94,15 @@ def test_interrupted_and_resumed_is_uninterrupted(arguments, monkeypatch, tmp_pa
     whole_json = json.loads((run / "train.json").read_text())
     shutil.rmtree(run)
 
-    save = train.checkpoint
+    save = runs.checkpoint
 
-    def save_and_stop(run, model, history):
-        save(run, model, history)
+    def save_and_stop(run, *state):
+        save(run, *state)
         # What a kill while the next checkpoint is being written leaves behind.
         (run / "checkpoints" / "partial").mkdir()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "checkpoint", save_and_stop)
+    monkeypatch.setattr(runs, "checkpoint", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         train.main(arguments)
     monkeypatch.undo()
@@ -121,7 +121,7 @@ def test_interrupted_and_resumed_is_uninterrupted(arguments, monkeypatch, tmp_pa
 def test_the_whole_job_on_synthetic_images_says_so(arguments, capsys):
     run = train.main(arguments)
     path = evaluate.main([str(run), *arguments[2:4]])
-    assert capsys.readouterr().out.count(train.NOT_DSB2018) == 2
+    assert capsys.readouterr().out.count(runs.NOT_DSB2018) == 2
     result = json.loads(path.read_text())
     assert result["config"]["image_size"] == 32
     assert result["seed"] == 0

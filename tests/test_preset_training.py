@@ -17,9 +17,11 @@ from benchmarks import (
     augmentation,
     evaluate_presets,
     inference,
+    model_cards,
     nuclei,
     package,
     presets,
+    runs,
     separation,
     targets,
 )
@@ -174,14 +176,21 @@ def test_splits_keep_what_they_hold_back():
     assert nuclei.training_ids(rows, "stardist_unseen") == unseen
 
 
+def test_a_split_of_fluorescence_alone_takes_its_share_of_the_epochs():
+    whole = presets.recipe_of("nuclei_base", "random")
+    assert whole == presets.RECIPES["nuclei_base"]
+    part = presets.recipe_of("nuclei_base", "stardist")
+    assert part == dataclasses.replace(whole, epochs=17)  # 0.58 of 30
+
+
 @pytest.fixture
 def tiny(monkeypatch):
     recipe = presets.Recipe(epochs=2, crop_size=32, batch_size=2, steps_per_epoch=2)
     monkeypatch.setitem(presets.RECIPES, "nuclei_base", recipe)
 
 
-def train(output):
-    command = ["--preset", "nuclei_base", "--data", "synthetic", "--output", str(output)]
+def train(output, *more):
+    command = ["--preset", "nuclei_base", "--data", "synthetic", "--output", str(output), *more]
     return presets.main(command)
 
 
@@ -191,14 +200,14 @@ def test_a_run_is_resumed_scored_and_packaged(tiny, tmp_path, monkeypatch, capsy
     class PowerCutError(Exception):
         pass
 
-    real = presets.checkpoint
+    real = runs.checkpoint
 
     def cut(folder, model, history):
         real(folder, model, history)
         if len(history) == 1:
             raise PowerCutError
 
-    monkeypatch.setattr(presets, "checkpoint", cut)
+    monkeypatch.setattr(runs, "checkpoint", cut)
     with pytest.raises(PowerCutError):
         train(tmp_path / "cut")
     resumed = train(tmp_path / "cut")
@@ -235,3 +244,32 @@ def test_a_run_is_resumed_scored_and_packaged(tiny, tmp_path, monkeypatch, capsy
             kernel, trained.get_layer("foreground").convolution.kernel.numpy().astype("float16")
         )
         assert not [name for name in arrays.files if name.startswith("flow")]
+
+
+def test_packaged_weights_are_trained_on(tiny, tmp_path, monkeypatch):
+    packaged = keras_nuclei.from_preset("nuclei_base")
+    adopt, started = presets.adopt, {}
+
+    def watch(model, trained):
+        adopt(model, trained)
+        started.update({variable.path: variable.numpy() for variable in model.variables})
+
+    monkeypatch.setattr(presets, "adopt", watch)
+    run = train(tmp_path, "--from_package")
+    for variable in packaged.variables:
+        np.testing.assert_array_equal(started[variable.path], variable.numpy())
+    settings = json.loads((run / "train.json").read_text())
+    assert settings["continues"]["sha256"] == PRESETS["nuclei_base"].sha256
+    stages = model_cards.training_stages(settings)
+    assert [len(stage["history"]) for stage in stages][-2:] == [30, 2]
+    with pytest.raises(SystemExit, match=r"--split random holds back"):
+        train(tmp_path, "--from_package", "--split", "random")
+
+
+def test_weights_of_another_model_are_not_adopted():
+    model, trained = (
+        keras_nuclei.unet(keras_nuclei.encoders.plain(filters=(2, 2)), decoder_filters=filters)
+        for filters in ((2,), (2, 2))
+    )
+    with pytest.raises(ValueError, match=r"has layers that .* lacks"):
+        presets.adopt(model, trained)

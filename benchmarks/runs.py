@@ -1,0 +1,83 @@
+"""The folder of a run: its settings, its checkpoints, its JSON, and what it ran on."""
+
+import json
+import platform
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import keras
+import psutil
+
+NOT_DSB2018 = "*** SYNTHETIC IMAGES, NOT DSB2018: these numbers say nothing about real nuclei. ***"
+
+
+def prepare_folder(run: Path, settings: dict) -> None:
+    """Make a run's folder, or refuse one that other settings have begun."""
+    path = run / "settings.json"
+    if path.exists() and json.loads(path.read_text()) != settings:
+        sys.exit(
+            f"{run} was begun with other settings (see {path}). Pass --overwrite to drop it, or "
+            "--output for another folder."
+        )
+    run.mkdir(parents=True, exist_ok=True)
+    write_json(path, settings)
+
+
+def checkpoint(run: Path, model: keras.Model, history: list[dict], best: int | None = None) -> None:
+    """Keep the model of the last epoch, and of the best one, and drop the others.
+
+    Each checkpoint is a folder that gets its name when it is whole, so that a kill at any moment
+    leaves the last whole one. Keras's `BackupAndRestore` would resume the weights, but not the
+    history, by which a run decides when to stop and which epoch to keep.
+
+    Args:
+        run: The run's folder.
+        model: As the last epoch left it.
+        history: A row for each epoch so far.
+        best: Number of the best epoch, from 1; None where only the last one counts.
+    """
+    checkpoints = run / "checkpoints"
+    partial = checkpoints / "partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    model.save(partial / "model.keras")
+    write_json(partial / "history.json", history)
+    partial.rename(checkpoint_path(run, len(history)))
+    keep = {checkpoint_path(run, epoch) for epoch in (len(history), best) if epoch}
+    for folder in set(checkpoints.iterdir()) - keep:
+        shutil.rmtree(folder)
+
+
+def checkpoint_path(run: Path, epoch: int) -> Path:
+    """Folder of the checkpoint of an epoch, counted from 1."""
+    return run / "checkpoints" / f"{epoch:04d}"
+
+
+def resume(run: Path) -> tuple[list[dict], keras.Model | None]:
+    """History and model of the last whole checkpoint; none of them where there is none."""
+    folders = sorted((run / "checkpoints").glob("[0-9]*"))
+    if not folders:
+        return [], None
+    history = json.loads((folders[-1] / "history.json").read_text())
+    return history, keras.models.load_model(folders[-1] / "model.keras")
+
+
+def environment() -> dict:
+    """What a time depends on, besides the code."""
+    packages = ("keras", "tensorflow", "numpy", "tensorflow-datasets", "opencv-python-headless")
+    return {
+        "python": platform.python_version(),
+        "backend": keras.backend.backend(),
+        "platform": platform.platform(),
+        "cpus": psutil.cpu_count(),
+        "packages": {package: metadata.version(package) for package in packages},
+    }
+
+
+def write_json(path: Path, content: dict | list) -> None:
+    """Write JSON that is whole or not there."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    partial.replace(path)
