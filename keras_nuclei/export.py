@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_nuclei.measure import as_label_map
+from keras_nuclei.validation import as_label_map
 
 # x and y of a step to the right, down, left, up. A turn to the right adds 1, modulo 4.
 _STEPS = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])

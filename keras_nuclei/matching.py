@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_nuclei.validation import as_label_map
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Match:
@@ -97,7 +99,9 @@ def match(true, predicted) -> Match:
     """
     from scipy.sparse import coo_array
 
-    true, predicted = _as_label_map(true, "true"), _as_label_map(predicted, "predicted")
+    true, predicted = as_label_map(true, "true"), as_label_map(predicted, "predicted")
+    if not true.size:
+        raise ValueError(f"Label maps must have at least one pixel; got the shape {true.shape}.")
     if true.shape != predicted.shape:
         raise ValueError(
             "Both label maps must have the same shape (H, W). Got true "
@@ -230,30 +234,3 @@ def _number(labels):
         np.concatenate([np.zeros(1, labels.dtype), labels]), return_inverse=True
     )
     return numbers, positions[1:]
-
-
-def _as_label_map(labels, name: str) -> np.ndarray:
-    labels = np.asarray(labels)
-    if not np.issubdtype(labels.dtype, np.integer):
-        advice = (
-            "Number the nuclei of a mask first, for example with skimage.measure.label."
-            if labels.dtype == bool
-            else "Cast a label map with astype('int32'). Probabilities are none: threshold them, "
-            "then number the nuclei, for example with skimage.measure.label."
-        )
-        raise TypeError(
-            f"The label map {name} must hold integers, 0 for background and one number for each "
-            f"nucleus; got {labels.dtype}. {advice}"
-        )
-    if labels.ndim != 2 or labels.size == 0:
-        raise ValueError(
-            f"The label map {name} must have the shape (H, W), at least one pixel; got "
-            f"{labels.shape}. Take a channel axis away with labels[..., 0]; compare the images of "
-            "a batch one by one."
-        )
-    if labels.min() < 0:
-        raise ValueError(
-            f"The label map {name} holds the negative number {labels.min()}. Background is 0, each "
-            "nucleus a number above it. Set pixels to be left out to 0 in both label maps."
-        )
-    return labels

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_nuclei.images import normalize
+from keras_nuclei.validation import as_label_map
 
 # What can be measured of a shape, with its name in scikit-image. Lengths are in pixels.
 _SHAPE_PROPERTIES = {
@@ -165,43 +166,6 @@ def overlay(image, label_map, *, thickness: int = 1, numbers: bool = False) -> n
     if numbers:
         _write_numbers(picture, label_map)
     return picture
-
-
-def as_label_map(label_map) -> np.ndarray:
-    """Check that an array is a label map, and return it as an array.
-
-    Args:
-        label_map: Integers `(H, W)`, none of them negative.
-
-    Returns:
-        The same, unchanged.
-
-    Raises:
-        TypeError: If it does not hold integers. A mask of bool is not a label map: touching
-            nuclei are one in it.
-        ValueError: If it has another number of axes or a negative label.
-
-    Example:
-        >>> as_label_map([[0, 1], [2, 2]])
-        array([[0, 1],
-               [2, 2]])
-    """
-    label_map = np.asarray(label_map)
-    if label_map.dtype.kind not in "iu":
-        raise TypeError(
-            f"A label map must hold integers; got dtype {label_map.dtype}. Of a binary mask pass "
-            "skimage.measure.label(mask), of whole numbers in floats label_map.astype('int32')."
-        )
-    if label_map.ndim != 2:
-        raise ValueError(
-            f"A label map must have the shape (H, W); got {label_map.shape}. Pass one image's at "
-            "a time, and label_map[..., 0] of one with a channel axis."
-        )
-    if label_map.size and label_map.min() < 0:
-        raise ValueError(
-            f"Labels must be 0 (background) or above; the lowest one is {label_map.min()}."
-        )
-    return label_map
 
 
 def _checked_image(image, label_map) -> np.ndarray:

@@ -1,5 +1,6 @@
-"""Checks of masks and predictions that hold on every backend, in and out of compiled code."""
+"""Checks of what users pass: masks and predictions, in and out of compiled code; label maps."""
 
+import numpy as np
 from keras import ops
 
 
@@ -87,3 +88,48 @@ def check_logits(y_pred):
     """`check_or_flag` whether predictions hold no NaN."""
     valid = ops.logical_not(ops.any(ops.isnan(ops.cast(y_pred, "float32"))))
     return check_or_flag(valid, "Predictions hold NaN. The model has diverged or its input has.")
+
+
+def as_label_map(label_map, name: str = "label_map") -> np.ndarray:
+    """Check that an array is a label map, and return it as an array.
+
+    Args:
+        label_map: Integers `(H, W)`, none of them negative.
+        name: What the user calls it.
+
+    Returns:
+        The same, unchanged.
+
+    Raises:
+        TypeError: If it does not hold integers. A mask of bool is not a label map: touching
+            nuclei are one in it.
+        ValueError: If it has another number of axes or a negative label.
+
+    Example:
+        >>> as_label_map([[0, 1], [2, 2]])
+        array([[0, 1],
+               [2, 2]])
+    """
+    label_map = np.asarray(label_map)
+    if label_map.dtype.kind not in "iu":
+        advice = (
+            "Number the nuclei of a mask first, with skimage.measure.label."
+            if label_map.dtype == bool
+            else "Cast whole numbers with astype('int32'). Probabilities are no label map: "
+            "threshold them, then number the nuclei, with skimage.measure.label."
+        )
+        raise TypeError(
+            f"The label map {name} must hold integers, 0 for background and one number for each "
+            f"nucleus; got {label_map.dtype}. {advice}"
+        )
+    if label_map.ndim != 2:
+        raise ValueError(
+            f"The label map {name} must have the shape (H, W); got {label_map.shape}. Pass one "
+            "image's at a time, and label_map[..., 0] of one with a channel axis."
+        )
+    if label_map.size and label_map.min() < 0:
+        raise ValueError(
+            f"The label map {name} holds the negative number {label_map.min()}. Background is 0, "
+            "each nucleus a number above it."
+        )
+    return label_map

@@ -141,8 +141,7 @@ def test_a_matched_nucleus_is_neither_missed_nor_extra(pair):
     [
         (np.zeros((4, 4), bool), TypeError, r"predicted.*bool.*skimage\.measure\.label"),
         (np.zeros((4, 4), "float32"), TypeError, r"predicted.*float32.*astype\('int32'\)"),
-        (np.zeros((4, 4, 1), int), ValueError, r"\(4, 4, 1\).*labels\[\.\.\., 0\]"),
-        (np.zeros((0, 4), int), ValueError, r"at least one pixel; got \(0, 4\)"),
+        (np.zeros((4, 4, 1), int), ValueError, r"\(4, 4, 1\).*label_map\[\.\.\., 0\]"),
         (np.full((4, 4), -1), ValueError, "negative number -1"),
         (np.zeros((4, 5), int), ValueError, r"\(4, 4\) and predicted \(4, 5\).*order=0"),
     ],
@@ -150,6 +149,11 @@ def test_a_matched_nucleus_is_neither_missed_nor_extra(pair):
 def test_what_is_no_label_map_is_refused(labels, error, message):
     with pytest.raises(error, match=message):
         match(np.zeros((4, 4), int), labels)
+
+
+def test_label_maps_without_pixels_are_refused():
+    with pytest.raises(ValueError, match=r"at least one pixel; got the shape \(0, 4\)"):
+        match(np.zeros((0, 4), int), np.zeros((0, 4), int))
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1, 50, float("nan")])

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from keras_nuclei.measure import SHAPE_PROPERTIES, as_label_map, measure, overlay
+from keras_nuclei.measure import SHAPE_PROPERTIES, measure, overlay
+from keras_nuclei.validation import as_label_map
 
 SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 9))
 LABEL_MAPS = hnp.arrays("int32", SHAPES, elements=st.sampled_from([0, 0, 1, 2, 7]))
