@@ -4,6 +4,7 @@ import functools
 import math
 from typing import NamedTuple
 
+import cv2
 import keras
 import numpy as np
 from scipy.ndimage import uniform_filter
@@ -215,6 +216,8 @@ def _look(image: np.ndarray, model: keras.Model, tile_size: int, scale: float) -
 def _busiest_window(image, size: int = 1024) -> np.ndarray:
     """The square of at most `size` pixels whose values differ most, by a coarse look."""
     height, width = image.shape[:2]
+    if max(height, width) <= size:
+        return np.asarray(image)
     step = max(1, max(height, width) // 512)
     coarse = np.asarray(image[::step, ::step], "float64")
     coarse = coarse.reshape(*coarse.shape[:2], -1).mean(axis=-1)
@@ -322,9 +325,11 @@ def label_maps(maps: dict[str, np.ndarray], *, scale: float = 1.0) -> np.ndarray
 def _resize(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if values.shape[:2] == size:
         return values
-    from skimage.transform import resize  # a second's import, needed for few images
-
-    smaller = size[0] < values.shape[0]
-    return resize(values, size, order=1, preserve_range=True, anti_aliasing=smaller).astype(
-        "float32"
+    smaller = math.prod(size) < math.prod(values.shape[:2])
+    resized = cv2.resize(
+        np.asarray(values, "float32"),
+        size[::-1],
+        # A pixel becomes the mean of those it covers, or lies between its neighbours.
+        interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR,
     )
+    return resized.reshape(*size, -1)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import skimage.transform
 from scipy import ndimage
 
 import keras_nuclei
@@ -51,6 +52,12 @@ def test_the_nuclei_of_any_kind_of_image_are_counted(model, kind):
     assert label_map.dtype == np.int32
     assert label_map.shape == discs()[0].shape
     assert label_map.max() == discs()[1]
+
+
+@pytest.mark.parametrize("name", keras_nuclei.PRESETS)
+@pytest.mark.parametrize("kind", ["uint16", "inverted", "stained"])
+def test_every_preset_counts_nuclei(name, kind):
+    assert keras_nuclei.segment(kinds()[kind], name).max() == discs()[1]
 
 
 def test_the_discs_found_are_the_discs_drawn(model):
@@ -120,6 +127,18 @@ def test_model_scale_by_hand(diameter, scale):
 def test_bad_arguments(model, image, arguments, message):
     with pytest.raises(ValueError, match=message):
         keras_nuclei.segment(image, model, **arguments)
+
+
+@pytest.mark.parametrize("size", [(60, 90), (31, 45), (1, 1), (20, 30)])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_what_the_model_sees_is_resized_as_scikit_image_does(rng, size, channels):
+    values = ndimage.gaussian_filter(rng.random((30, 45, channels)), (3, 3, 0))
+    resized = segmentation._resize(values, size)
+    assert resized.shape == (*size, channels)
+    assert resized.dtype == np.float32
+    expected = skimage.transform.resize(values, size, order=1, anti_aliasing=size[0] < 30)
+    # The two differ in how they average before shrinking, and beyond the outermost pixels.
+    np.testing.assert_allclose(resized, expected, atol=0.02)
 
 
 def test_a_preset_that_does_not_exist():
