@@ -1,0 +1,90 @@
+"""How well is the size of nuclei estimated? On validation images, shown at several sizes.
+
+    python -m benchmarks.diameters runs/nuclei_base-random
+
+One image of each field of view in the validation part of the run's split, larger or smaller than it
+is. Right is an estimate by which the model sees the nuclei less than 1.5 times too large or too
+small. Writes `diameters.json` into the run's folder.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks import nuclei, pipeline
+from benchmarks.runs import write_json
+from keras_nuclei import segmentation
+
+MAGNIFICATIONS = (0.5, 1, 2, 4)
+MARGINS = (1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4)
+"""By which nuclei must show more clearly from afar; `keras_nuclei.segmentation.FAR_MARGIN`."""
+
+LARGEST = 640
+"""Images that would be larger are cropped first."""
+
+
+def main(argv: list[str] | None = None) -> Path:
+    """Compare the margins as the command line says and return the path of the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder of a run on a random or grouped split")
+    parser.add_argument("--data_dir", help="where TFDS keeps prepared data sets")
+    args = parser.parse_args(argv)
+    training = json.loads((args.run / "train.json").read_text())
+    model = keras.models.load_model(args.run / "model.keras", compile=False)
+    rows = one_of_each_field(training, args.data_dir)
+
+    views = []
+    for row in tqdm(rows, unit="image"):
+        for magnification in MAGNIFICATIONS:
+            image, diameter = magnify(row, magnification)
+            if diameter:
+                near, far = (segmentation.look(image, model, scale=scale) for scale in (1, 0.25))
+                views.append((magnification, diameter, near, far))
+
+    trials = []
+    for margin in MARGINS:
+        factors = {magnification: [] for magnification in MAGNIFICATIONS}
+        for magnification, diameter, near, far in views:
+            estimate = segmentation.choose(near, far, margin).diameter
+            seen, wanted = (segmentation.model_scale(each) for each in (estimate, diameter))
+            factors[magnification].append(seen / wanted)
+        factors["all"] = [factor for each in factors.values() for factor in each]
+        shares = {key: np.mean(np.abs(np.log(each)) < np.log(1.5)) for key, each in factors.items()}
+        trials.append({"margin": margin, "right": shares})
+        print(f"margin {margin}: {shares['all']:.1%} right")
+    path = args.run / "diameters.json"
+    write_json(path, {**training, "images": len(rows), "views": len(views), "trials": trials})
+    return path
+
+
+def one_of_each_field(training: dict, data_dir: str | None) -> list[nuclei.NucleiImage]:
+    """The first image of each field of view in the validation part of a run's split."""
+    train = nuclei.load(pipeline.DATA_SETS[training["data"]], "train", data_dir)
+    fields = np.array([row.field_of_view for row in train])
+    held_back = pipeline.split_indices(fields, training["split"], seed=0)["validation"]
+    return list({train[i].field_of_view: train[i] for i in sorted(held_back)[::-1]}.values())
+
+
+def magnify(row: nuclei.NucleiImage, factor: float) -> tuple[np.ndarray, float]:
+    """The middle of an image, resized, and the diameter of a typical nucleus there; 0 of none."""
+    window = tuple(
+        slice(max(0, (length - reach) // 2), max(0, (length - reach) // 2) + reach)
+        for length in row.label_map.shape
+        for reach in [int(LARGEST / factor)]
+    )
+    image, label_map = row.image[window], row.label_map[window]
+    areas = np.bincount(label_map.ravel())[1:]
+    if not areas.any():
+        return image, 0.0
+    interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=interpolation)
+    return image.astype("float32"), factor * segmentation.typical_diameter(areas)
+
+
+if __name__ == "__main__":
+    main()
