@@ -15,6 +15,7 @@ from scipy import ndimage
 import keras_nuclei
 from benchmarks import (
     augmentation,
+    diameters,
     evaluate_presets,
     inference,
     model_cards,
@@ -143,6 +144,22 @@ def test_the_steps_of_a_file_add_up_and_its_label_map_is_written(tmp_path):
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "labels.tif"), expected)
 
 
+def test_magnified_images_keep_their_nuclei(monkeypatch):
+    image = np.repeat((TWO_TOUCHING[..., None] > 0).astype("uint8") * 200, 3, axis=-1)
+    whole = nuclei.NucleiImage("a" * 64, image, TWO_TOUCHING, "fluorescence", 0, 18.0)
+    once, diameter = diameters.magnify(whole, 1)
+    np.testing.assert_array_equal(once, image)
+    for factor in (0.5, 2, 4):
+        view, larger = diameters.magnify(whole, factor)
+        assert view.shape == (factor * image.shape[0], factor * image.shape[1], 3)
+        assert larger == factor * diameter
+        assert np.mean(view > 100) == pytest.approx(np.mean(image > 100), abs=0.02)
+    monkeypatch.setattr(diameters, "LARGEST", 40)
+    assert diameters.magnify(whole, 2)[0].shape == (40, 40, 3)
+    empty = dataclasses.replace(whole, label_map=np.zeros_like(TWO_TOUCHING))
+    assert diameters.magnify(empty, 2)[1] == 0
+
+
 def row(number, modality, field, size=64):
     return nuclei.NucleiImage(
         f"{number:064x}", np.zeros((size, size, 3), "uint8"), np.zeros((size, size), int),
@@ -225,11 +242,17 @@ def test_a_run_is_resumed_scored_and_packaged(tiny, tmp_path, monkeypatch, capsy
     assert result["scores"]["official_test"]["all"]["images"] == 16
     assert (run / "masks.png").stat().st_size > 10_000
 
+    settings = json.loads((run / "train.json").read_text())
+    (run / "train.json").write_text(json.dumps({**settings, "split": "random"}))
+    trials = json.loads(diameters.main([str(run)]).read_text())["trials"]
+    assert [trial["margin"] for trial in trials] == list(diameters.MARGINS)
+    assert all(0 <= trial["right"]["all"] <= 1 for trial in trials)
+    (run / "train.json").write_text(json.dumps(settings))
+
     monkeypatch.setattr(package, "WEIGHTS", tmp_path / "weights")
     with pytest.raises(SystemExit):
         package.main([str(run)])
     assert "not a run on all of DSB2018" in capsys.readouterr().err
-    settings = json.loads((run / "train.json").read_text())
     (run / "train.json").write_text(json.dumps({**settings, "data": "dsb2018"}))
     packed = package.main([str(run)])
     with pytest.raises(SystemExit):

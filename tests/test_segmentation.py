@@ -86,6 +86,28 @@ def test_large_nuclei_are_found_by_their_diameter_and_without_it(model):
     assert 100 < segmentation.estimate_diameter(large, model) < 200
 
 
+def test_a_look_finds_size_and_place_at_any_scale(model):
+    picture, count = discs(radius=14)
+    image = np.repeat(255 * picture[..., None], 3, axis=-1)
+    areas = np.bincount(ndimage.label(picture > 0.5)[0].ravel())[1:]
+    for scale in (0.5, 1, 2):
+        look = segmentation.look(image, model, scale=scale)
+        assert look.label_map.max() == count
+        assert look.diameter == pytest.approx(2 * np.sqrt(areas.mean() / np.pi), rel=0.15)
+        assert 0.8 < look.clarity <= 1
+    # From so far that a nucleus is a pixel there is nothing clear to be seen.
+    assert segmentation.look(image, model, scale=1 / 28).clarity < 0.8
+
+
+@pytest.mark.parametrize(
+    ("areas", "diameter"),
+    # By hand: the area at which half of the sum is reached, made a circle.
+    [([9], 3.385), ([1, 1, 1, 1, 1, 100], 11.284), ([30, 20, 10], 5.046)],
+)
+def test_the_typical_diameter_by_hand(areas, diameter):
+    assert segmentation.typical_diameter(np.array(areas)) == pytest.approx(diameter, abs=1e-3)
+
+
 def test_an_image_in_tiles_gives_the_nuclei_of_the_whole(model, monkeypatch):
     picture, count = discs(8, 9)
     whole = keras_nuclei.segment(picture, model)
