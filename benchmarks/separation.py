@@ -3,7 +3,7 @@
     python -m benchmarks.separation runs/nuclei_base-grouped
 
 One network has learned all maps at once; each method makes label maps of some of them, with the
-settings that score best on the validation part of the grouped split. Writes `separation.json`
+settings that score best on the validation part of the run's split. Writes `separation.json`
 into the run's folder.
 """
 
@@ -24,10 +24,16 @@ from keras_nuclei import instances, matching, scores, segmentation
 SMOOTHING = (0, 1.5)
 SETTINGS = {
     "foreground alone": {},
-    "boundary": {"seed_threshold": (0.3, 0.5, 0.7), "smoothing": SMOOTHING},
-    "distance": {"seed_threshold": (0.4, 0.5, 0.6), "smoothing": SMOOTHING},
-    "distance less boundary": {"seed_threshold": (0.3, 0.4, 0.5), "smoothing": SMOOTHING},
-    "centre": {"seed_threshold": (0.3, 0.45, 0.6), "smoothing": SMOOTHING},
+    "boundary": {"seed_thresholds": ((0.3,), (0.5,), (0.7,)), "smoothing": SMOOTHING},
+    "distance": {
+        "seed_thresholds": ((0.4,), (0.5,), (0.6,), (0.5, 0.7), (0.5, 0.6, 0.7, 0.8)),
+        "smoothing": SMOOTHING,
+    },
+    "distance less boundary": {
+        "seed_thresholds": ((0.3,), (0.4,), (0.5,)),
+        "smoothing": SMOOTHING,
+    },
+    "centre": {"seed_thresholds": ((0.3,), (0.45,), (0.6,)), "smoothing": SMOOTHING},
     "flow": {"min_votes": (8, 16, 32)},
 }
 """Methods, and the settings of each that are tried."""
@@ -51,7 +57,7 @@ def label(maps: dict[str, np.ndarray], scale: float, method: str, **settings) ->
     return instances.label_nuclei(
         foreground,
         np.clip(landscape, 0, 1),
-        seed_threshold=settings["seed_threshold"],
+        seed_thresholds=settings["seed_thresholds"],
         smoothing=settings["smoothing"] / scale,
         min_seed_area=round(8 * pixels),
         min_area=min_area,
@@ -89,14 +95,17 @@ def follow(flow: np.ndarray, inside: np.ndarray, min_votes: int, min_area: int) 
 def main(argv: list[str] | None = None) -> Path:
     """Compare the methods as the command line says and return the path of the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="folder of a run on the grouped split")
+    parser.add_argument("run", type=Path, help="folder of a run on a random or grouped split")
+    parser.add_argument("--methods", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--data_dir", help="where TFDS keeps prepared data sets")
     args = parser.parse_args(argv)
     training = json.loads((args.run / "train.json").read_text())
     model = keras.models.load_model(args.run / "model.keras", compile=False)
     rows = nuclei.load("dsb2018", "train", args.data_dir)
     fields = np.array([row.field_of_view for row in rows])
-    rows = [rows[index] for index in pipeline.split_indices(fields, "grouped", 0)["validation"]]
+    rows = [
+        rows[index] for index in pipeline.split_indices(fields, training["split"], 0)["validation"]
+    ]
     scales, maps = [], []
     for row in tqdm(rows, unit="image"):
         scale = segmentation.model_scale(segmentation.estimate_diameter(row.image, model))
@@ -106,7 +115,8 @@ def main(argv: list[str] | None = None) -> Path:
         maps.append(segmentation.predict_maps(image, model, scale=scale))
 
     results = {}
-    for method, grid in SETTINGS.items():
+    for method in args.methods:
+        grid = SETTINGS[method]
         trials = []
         for values in itertools.product(*grid.values()):
             settings = dict(zip(grid, values, strict=True))

@@ -1,5 +1,7 @@
 """From the maps that a network draws to a label map: nuclei that touch become separate."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage
 
@@ -9,7 +11,7 @@ def label_nuclei(
     distance: np.ndarray,
     *,
     threshold: float = 0.5,
-    seed_threshold: float = 0.5,
+    seed_thresholds: Sequence[float] = (0.5, 0.7),
     smoothing: float = 1.5,
     min_seed_area: int = 8,
     sure: float = 0.8,
@@ -18,7 +20,8 @@ def label_nuclei(
     """Number the nuclei, one by one, by a watershed that starts in their middles.
 
     The middle of a nucleus, its seed, is where `distance` is high; touching nuclei have a valley
-    between them. From the seeds the numbers flood the foreground, the highest distance first
+    between them. Some valleys are shallow: a seed that a higher threshold breaks into several is
+    so many seeds. From the seeds the numbers flood the foreground, the highest distance first
     (`skimage.segmentation.watershed`), and meet in the valleys. A piece of foreground without a
     seed is one nucleus if the network is sure of it, else it is dropped.
 
@@ -27,7 +30,8 @@ def label_nuclei(
         distance: How deep a pixel lies in its nucleus, of the same shape: 0 at the rim, 1 in the
             middle.
         threshold: Pixels with a higher probability are foreground.
-        seed_threshold: Pixels with a higher distance are seeds, neighbours the same one.
+        seed_thresholds: Pixels with a distance above the lowest are seeds, neighbours the same
+            one, but for those that pixels above a higher threshold break up.
         smoothing: Standard deviation in pixels of the Gaussian that `distance` is smoothed with
             first, so that a nucleus has one middle; 0 for none.
         min_seed_area: Seeds of fewer pixels are noise.
@@ -61,7 +65,10 @@ def label_nuclei(
     inside = foreground > threshold
     if smoothing:
         distance = ndimage.gaussian_filter(distance, smoothing)
-    seeds = _drop_small((distance > seed_threshold) & inside, min_seed_area)
+    seeds = np.zeros(inside.shape, np.int32)
+    for level in sorted(seed_thresholds, reverse=True):
+        pieces = _drop_small((distance > level) & inside, min_seed_area)
+        seeds = _add_where_none(seeds, pieces)
     seeds = _seed_sure_pieces(seeds, inside, foreground, sure)
     # Whole numbers flood faster than floats, and a thousandth of a nucleus's depth is enough.
     depth = np.round(distance * -1000).astype(np.int16)
@@ -74,11 +81,17 @@ def _seed_sure_pieces(
 ) -> np.ndarray:
     """Make seeds of the pieces of the foreground that hold none and are probable."""
     pieces, count = ndimage.label(inside, structure=np.ones((3, 3)))
-    kept = np.zeros(count + 1, bool)
     areas = np.bincount(pieces.ravel(), minlength=count + 1)
-    kept[1:] = np.bincount(pieces.ravel(), foreground.ravel(), count + 1)[1:] > sure * areas[1:]
-    kept[np.unique(pieces[seeds > 0])] = False
-    return np.where(kept[pieces], pieces + seeds.max(), seeds)
+    sums = np.bincount(pieces.ravel(), foreground.ravel(), count + 1)
+    return _add_where_none(seeds, np.where((sums > sure * areas)[pieces], pieces, 0))
+
+
+def _add_where_none(seeds: np.ndarray, pieces: np.ndarray) -> np.ndarray:
+    """Add to the seeds, under numbers of their own, those pieces that hold none."""
+    free = np.ones(pieces.max() + 1, bool)
+    free[0] = False
+    free[pieces[seeds > 0]] = False
+    return np.where(free[pieces], pieces + seeds.max(), seeds)
 
 
 def _drop_small(mask: np.ndarray, min_area: int) -> np.ndarray:

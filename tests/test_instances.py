@@ -66,7 +66,18 @@ def test_foreground_without_a_seed_is_kept_where_it_is_sure():
     assert label_nuclei(foreground, distance).max() == 2
     assert label_nuclei(foreground * 0.7, distance).max() == 1
     assert label_nuclei(foreground * 0.7, distance, sure=0.6).max() == 2
-    assert label_nuclei(foreground * 0.7, distance, seed_threshold=0.2).max() == 2
+    assert label_nuclei(foreground * 0.7, distance, seed_thresholds=[0.2]).max() == 2
+
+
+def test_a_shallow_valley_parts_two_middles_of_which_both_are_high():
+    _, foreground, distance = draw([(30, 25, 12), (30, 45, 12), (10, 70, 6)])
+    distance = np.where(foreground > 0, np.maximum(distance, 0.6), 0)  # a valley 0.6 deep
+    assert label_nuclei(foreground, distance, seed_thresholds=[0.5]).max() == 2
+    for thresholds in ([0.5, 0.7], [0.7, 0.5], [0.5, 0.6, 0.7, 0.9]):
+        assert label_nuclei(foreground, distance, seed_thresholds=thresholds).max() == 3
+    # Only one of them is high: what is left of the other belongs to it.
+    distance[:, 36:60] = np.minimum(distance[:, 36:60], 0.65)
+    assert label_nuclei(foreground, distance).max() == 2
 
 
 def test_smoothing_makes_one_middle_of_two():
