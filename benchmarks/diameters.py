@@ -65,9 +65,8 @@ def main(argv: list[str] | None = None) -> Path:
 def one_of_each_field(training: dict, data_dir: str | None) -> list[nuclei.NucleiImage]:
     """The first image of each field of view in the validation part of a run's split."""
     train = nuclei.load(pipeline.DATA_SETS[training["data"]], "train", data_dir)
-    fields = np.array([row.field_of_view for row in train])
-    held_back = pipeline.split_indices(fields, training["split"], seed=0)["validation"]
-    return list({train[i].field_of_view: train[i] for i in sorted(held_back)[::-1]}.values())
+    rows = nuclei.validation_rows(train, training["split"])
+    return list({row.field_of_view: row for row in rows[::-1]}.values())
 
 
 def magnify(row: nuclei.NucleiImage, factor: float) -> tuple[np.ndarray, float]:

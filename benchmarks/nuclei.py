@@ -106,6 +106,19 @@ def training_ids(train: list[NucleiImage], split: str, seed: int = 0) -> set[str
     }
 
 
+def validation_rows(train: list[NucleiImage], split: str, seed: int = 0) -> list[NucleiImage]:
+    """Images on which settings are chosen: the validation part, without StarDist's test images.
+
+    Args:
+        train: All of stage1_train.
+        split: `"random"` or `"grouped"`.
+        seed: Of the split.
+    """
+    fields = np.array([row.field_of_view for row in train])
+    indices = pipeline.split_indices(fields, split, seed)["validation"]
+    return [train[index] for index in indices if not is_stardist_test(train[index])]
+
+
 def is_stardist_test(row: NucleiImage) -> bool:
     """Whether an image is one of StarDist's 50 test images."""
     return row.image_id.startswith(tuple(STARDIST_TEST))

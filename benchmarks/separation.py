@@ -17,7 +17,7 @@ import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
 
-from benchmarks import nuclei, pipeline
+from benchmarks import nuclei
 from benchmarks.runs import write_json
 from keras_nuclei import instances, matching, scores, segmentation
 
@@ -101,11 +101,8 @@ def main(argv: list[str] | None = None) -> Path:
     args = parser.parse_args(argv)
     training = json.loads((args.run / "train.json").read_text())
     model = keras.models.load_model(args.run / "model.keras", compile=False)
-    rows = nuclei.load("dsb2018", "train", args.data_dir)
-    fields = np.array([row.field_of_view for row in rows])
-    rows = [
-        rows[index] for index in pipeline.split_indices(fields, training["split"], 0)["validation"]
-    ]
+    train = nuclei.load("dsb2018", "train", args.data_dir)
+    rows = nuclei.validation_rows(train, training["split"])
     scales, maps = [], []
     for row in tqdm(rows, unit="image"):
         scale = segmentation.model_scale(segmentation.estimate_diameter(row.image, model))

@@ -187,6 +187,10 @@ def test_splits_keep_what_they_hold_back():
     assert not {fields[each] for each in chosen} & {
         field for each, field in fields.items() if each not in chosen
     }
+    for split in ("random", "grouped"):
+        chosen_on = {each.image_id for each in nuclei.validation_rows(rows, split)}
+        assert 30 < len(chosen_on) < 60
+        assert not chosen_on & (nuclei.training_ids(rows, split) | {tested.image_id})
     expected = {each.image_id for each in rows} - {tested.image_id, rows[100].image_id}
     assert nuclei.training_ids(rows, "stardist") == expected
     unseen = expected - {rows[number].image_id for number in (4, 5, 6)}
