@@ -44,8 +44,9 @@ In single precision, as trained: Dice {dice:.4f}, DSB score {dsb:.4f}; as shippe
 
 - Stained tissue is harder than fluorescence: see the table. Brightfield was learned from 16 images.
 - Crowded, elongated or overlapping nuclei may be merged. A label map can't express overlaps.
-- Where the size of the nuclei is estimated, a whole clump of small ones may be taken for one large
-  nucleus, as in the worst image of the official test. Pass `diameter`.
+- Where no diameter is given, the size of the nuclei is estimated, and sometimes wrong: a clump of
+  small ones may be taken for one large nucleus. Pass `diameter`.
+- Bright or dark things that are no nuclei, such as fibres, may be taken for some.
 - Nuclei smaller than about 6 pixels across are missed; larger ones than 60 are scaled down first.
 - It knows nuclei in two dimensions. Pages of a stack are segmented one by one.
 - Research use: it has not been validated for diagnosis.
