@@ -57,7 +57,7 @@ PRESETS = {
             "upsampling": "nearest",
         },
         file="nuclei_base.npz",
-        sha256="d994fd2e49303fb0f26f64ffcece72c53e2b91aa2845793546784ebb4b4b7631",
+        sha256="42d3aa50a0dc0b352631df8e0bcfb29bb306d49f8e2dc1ae8cc5b486a08be815",
         card="nuclei_base.md",
     ),
 }

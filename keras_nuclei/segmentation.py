@@ -147,7 +147,7 @@ def estimate_diameter(image, model: keras.Model | str = "nuclei_base", *, tile_s
     is and at a quarter of the size, and what it draws more clearly counts. Clear is what is surely
     foreground and has a distinct middle: the product of the mean foreground and of the mean, over
     the pixels, of the highest distance in their nucleus. From afar a clump can pass for a large
-    nucleus, so that view has to be clearer by 10 % (chosen on validation images, see
+    nucleus, so that view has to be clearer by 10 % (for how often that is right, see
     `benchmarks/diameters.py`).
 
     Args:
