@@ -90,16 +90,26 @@ def card(name: str, single: dict, packed: dict, size: int, table: str) -> str:
         dropped=", ".join(f"`{head}`" for head in recipe["heads"] if head not in kept),
         hours=sum(stage["seconds"] for stage in stages) / 3600,
         cpus=single["environment"]["cpus"],
-        commands="\n".join(
-            f"    {stage['command']}\n    python -m benchmarks.package runs/{name}-all"
-            for stage in stages
-        ),
+        commands="\n".join(f"    {line}" for line in commands(f"runs/{name}-all", stages)),
         table=table,
         dice=scores["dice"],
         dsb=scores["dsb_per_image"],
         packed_dice=packed_scores["dice"],
         packed_dsb=packed_scores["dsb_per_image"],
     )
+
+
+def commands(run: str, stages: list[dict]) -> list[str]:
+    """What to type to train and package a preset; a stage goes on from published weights."""
+    lines = []
+    for number, stage in enumerate(stages):
+        if number:
+            lines.append(f"python -m benchmarks.evaluate_presets {run} --packed")
+            lines.append(f"python -m benchmarks.report --publish {run} --overwrite")
+        overwrite = " --overwrite" if number else ""
+        lines.append(f"{stage['command']}{overwrite}")
+        lines.append(f"python -m benchmarks.package {run} --overwrite")
+    return lines
 
 
 def steps(recipe: dict) -> int:
