@@ -202,6 +202,10 @@ class Look(NamedTuple):
         clarity: How clearly nuclei show, 0..1.
         diameter: Of a typical one, in pixels of the image at scale 1.
         label_map: At this scale.
+
+    Example:
+        >>> Look(clarity=0.8, diameter=12.0, label_map=np.zeros((2, 3), int)).label_map.shape
+        (2, 3)
     """
 
     clarity: float
@@ -245,7 +249,7 @@ def choose(near: Look, far: Look, margin: float = FAR_MARGIN) -> Look:
     """Of the looks at scale 1 and from afar, the one that shows the nuclei as they are.
 
     Example:
-        >>> near, far = Look(0.8, 12.0, None), Look(0.9, 150.0, None)
+        >>> near, far = Look(0.80, 12.0, None), Look(0.85, 150.0, None)
         >>> choose(near, far).diameter, choose(near, far, margin=1).diameter
         (12.0, 150.0)
     """

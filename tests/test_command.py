@@ -451,7 +451,7 @@ def test_names_that_clash_all_the_same():
         (["images/a.tif", "--channel", "-1"], "0 or above"),
         (["images/a.tif", "--tile-size", "96"], "multiple of 32, 128 or above"),
         (["images/a.tif", "--tile-size", "144"], "multiple of 32, 128 or above"),
-        (["images/a.tif", "--model", "huge"], "neither one of nuclei_base"),
+        (["images/a.tif", "--model", "huge"], "neither one of nuclei_small, nuclei_base"),
         (["images/a.tif", "--model", "absent.keras"], "a .keras file that exists"),
         (["images/a.tif", "--output", "images/a.tif"], "a.tif"),
     ],

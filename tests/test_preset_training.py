@@ -294,9 +294,8 @@ def test_packaged_weights_are_trained_on(tiny, tmp_path, monkeypatch):
 
 
 def test_weights_of_another_model_are_not_adopted():
-    model, trained = (
-        keras_nuclei.unet(keras_nuclei.encoders.plain(filters=(2, 2)), decoder_filters=filters)
-        for filters in ((2,), (2, 2))
-    )
+    plain = keras_nuclei.encoders.plain
+    model = keras_nuclei.unet(plain(filters=(2, 2)), decoder_filters=(2,))
+    trained = keras_nuclei.unet(plain(filters=(2, 2, 2)), decoder_filters=(2, 2))
     with pytest.raises(ValueError, match=r"has layers that .* lacks"):
         presets.adopt(model, trained)
