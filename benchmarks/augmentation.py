@@ -39,7 +39,7 @@ def random_crop(
     else:
         wanted = np.exp(generator.uniform(np.log(SMALLEST_DIAMETER), np.log(LARGEST_DIAMETER)))
         scale = np.clip(wanted / diameter, 0.25, 4)
-    stretch = np.exp(generator.uniform(-0.15, 0.15))
+    stretch = np.exp(generator.uniform(-0.3, 0.3))
     angle = generator.uniform(0, 2 * np.pi)
     mirror = generator.choice([-1, 1])
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -78,6 +78,39 @@ def _centre(label_map: np.ndarray, reach: float, generator: np.random.Generator)
     return places[int(np.argmax(shares))]
 
 
+def crowd(
+    image: np.ndarray, label_map: np.ndarray, other: np.ndarray, other_labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lay the nuclei of another crop over an image, so that more of them touch and overlap.
+
+    A nucleus is laid if it has less than 30 % of its area in common with each one below, and hides
+    less than 30 % of each.
+
+    Args:
+        image: float32 `(H, W, 3)`.
+        label_map: int32 `(H, W)`.
+        other: Of the same shape, another crop of the same image, so that light and stain agree.
+        other_labels: Its label map.
+
+    Returns:
+        The image and its label map, in which a nucleus above hides what it covers.
+    """
+    size = int(other_labels.max()) + 1
+    pairs, counts = np.unique(label_map.astype(np.int64) * size + other_labels, return_counts=True)
+    below, above = np.divmod(pairs, size)
+    overlap = np.where(below > 0, counts, 0)
+    covered = overlap / np.bincount(label_map.ravel())[below]
+    covering = overlap / np.bincount(other_labels.ravel())[above]
+    fits = np.ones(size, bool)
+    fits[0] = False
+    fits[above[np.maximum(covered, covering) >= 0.3]] = False
+    laid = fits[other_labels]
+    opacity = cv2.GaussianBlur(laid.astype(np.float32), (0, 0), 1)[..., None]
+    labels = np.where(laid, other_labels + label_map.max(), label_map)
+    crowded = image + opacity * (other - image)
+    return crowded, measure.label(labels, connectivity=2).astype(np.int32)
+
+
 def random_look(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """The same scene with other colours, contrast, sharpness and noise.
 
@@ -89,7 +122,8 @@ def random_look(image: np.ndarray, generator: np.random.Generator) -> np.ndarray
         float32 of the same shape, 0..255.
     """
     image = image / 255
-    is_gray = np.ptp(image, axis=-1).max() < 0.02
+    red, green, blue = np.moveaxis(image, -1, 0)
+    is_gray = max(np.abs(red - green).max(), np.abs(green - blue).max()) < 0.02
     image = _tint(image, generator) if is_gray else _restain(image, generator)
     if generator.random() < 0.15:
         image = 1 - image
@@ -98,7 +132,15 @@ def random_look(image: np.ndarray, generator: np.random.Generator) -> np.ndarray
         image = cv2.GaussianBlur(image, (0, 0), generator.uniform(0.4, 2))
     if generator.random() < 0.3:
         image = image + generator.normal(0, generator.uniform(0.01, 0.08), image.shape)
-    return np.clip(image * 255, 0, 255).astype(np.float32)
+    image = np.clip(image * 255, 0, 255).astype(np.float32)
+    return _compress(image, generator) if generator.random() < 0.1 else image
+
+
+def _compress(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """As JPEG leaves it."""
+    quality = [cv2.IMWRITE_JPEG_QUALITY, int(generator.integers(30, 95))]
+    _, file = cv2.imencode(".jpg", image.astype(np.uint8), quality)
+    return cv2.imdecode(file, cv2.IMREAD_COLOR).astype(np.float32)
 
 
 def _tint(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -120,7 +162,7 @@ def _restain(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         return np.repeat(gray[..., None], 3, axis=-1).astype(np.float32)
     # Dyes absorb: what they take away adds up in the logarithm (the law of Beer and Lambert).
     density = -np.log(np.clip(image, 0.02, 1))
-    mixing = np.eye(3) + generator.normal(0, 0.12, (3, 3))
+    mixing = np.eye(3) + generator.normal(0, generator.uniform(0, 0.25), (3, 3))
     strength = np.exp(generator.uniform(-0.4, 0.4))
     restained = np.exp(-np.clip(strength * density @ mixing, 0, None))
     return restained.astype(np.float32)

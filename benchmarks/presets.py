@@ -37,6 +37,7 @@ class Recipe:
         learning_rate: Of Adam at its highest: it rises for a fifteenth of the steps and falls to
             nothing along a cosine.
         shares: Of each modality among the crops.
+        crowded: Share of crops with nuclei of another crop laid over them.
     """
 
     epochs: int
@@ -50,11 +51,12 @@ class Recipe:
         ("histology", 0.34),
         ("brightfield", 0.08),
     )
+    crowded: float = 0.25
 
 
 RECIPES = {
     "nuclei_small": Recipe(epochs=30),
-    "nuclei_base": Recipe(epochs=30),
+    "nuclei_base": Recipe(epochs=46),
 }
 
 
@@ -90,9 +92,13 @@ class Crops(keras.utils.PyDataset):
         return images, {name: np.stack([each[name] for each in maps]) for name in maps[0]}
 
     def crop(self, row: nuclei.NucleiImage, generator: np.random.Generator):
-        image, label_map = augmentation.random_crop(
-            row.image, row.label_map, row.diameter, self.recipe.crop_size, generator
-        )
+        scene = row.image, row.label_map, row.diameter, self.recipe.crop_size, generator
+        image, label_map = augmentation.random_crop(*scene)
+        if generator.random() < self.recipe.crowded:
+            other, other_labels = augmentation.random_crop(*scene)
+            if row.modality == "fluorescence":  # nuclei differ in brightness
+                other = np.clip(other * generator.uniform(0.6, 1.4), 0, 255)
+            image, label_map = augmentation.crowd(image, label_map, other, other_labels)
         return augmentation.random_look(image, generator), label_map
 
 
