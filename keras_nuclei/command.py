@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None, *, load_segmenter: Callable | None =
     except (ValueError, OSError) as error:
         parser.error(str(error))
     except KeyboardInterrupt:
-        _say("Interrupted before the first image.", sys.stderr)
+        _say("Interrupted before this run's first image.", sys.stderr)
         return 130
     try:
         return _segment_all(*prepared, arguments)
@@ -76,7 +76,11 @@ def _parser() -> argparse.ArgumentParser:
         "on where it stopped.",
     )
     add = segment.add_argument
-    add("images", nargs="+", help="files, folders or patterns such as 'day1/*.tif'")
+    add(
+        "images",
+        nargs="+",
+        help="files, folders (without those inside them) or patterns such as 'day1/*.tif'",
+    )
     add("--output", type=Path, required=True, metavar="FOLDER", help="for the results")
     add("--model", default="nuclei_base", help="name or .keras file (default: %(default)s)")
     size = segment.add_mutually_exclusive_group()
@@ -102,22 +106,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _number(text: str, kind: type) -> float:
+    try:
+        return kind(text)
+    except ValueError:
+        wanted = "a whole number" if kind is int else "a number"
+        raise argparse.ArgumentTypeError(f"must be {wanted}; got {text!r}") from None
+
+
 def _positive(text: str) -> float:
-    number = float(text)
+    number = _number(text, float)
     if not (math.isfinite(number) and number > 0):
         raise argparse.ArgumentTypeError(f"must be a number above 0; got {text}")
     return number
 
 
 def _index(text: str) -> int:
-    number = int(text)
+    number = _number(text, int)
     if number < 0:
         raise argparse.ArgumentTypeError(f"must be a whole number, 0 or above; got {text}")
     return number
 
 
 def _tile_size(text: str) -> int:
-    number = int(text)
+    number = _number(text, int)
     # Of smaller ones little would be left between the overlaps, which lie on a grid of 32.
     if number < 128 or number % 32:
         raise argparse.ArgumentTypeError(f"must be a multiple of 32, 128 or above; got {text}")
@@ -134,12 +146,13 @@ def _formats(text: str) -> list[str]:
     return [name for name in _FORMATS if name in names]
 
 
-def _find_images(patterns: Sequence[str], output: Path) -> list[Path]:
+def _find_images(patterns: Sequence[str], results: set[Path]) -> list[Path]:
+    """The images that patterns name, but for the results of earlier runs among them."""
     found = []
     for pattern in patterns:
         path = Path(pattern).expanduser()
         if path.is_file():
-            found.append(path)
+            found += [] if path.resolve() in results else [path]
             continue
         candidates = path.iterdir() if path.is_dir() else _expand(path)
         images = [
@@ -148,26 +161,22 @@ def _find_images(patterns: Sequence[str], output: Path) -> list[Path]:
             if candidate.suffix.lower() in _SUFFIXES
             and candidate.is_file()
             and not candidate.name.startswith(".")
-            and not _is_result(candidate, output)
+            and candidate.resolve() not in results
         ]
         if not images:
             raise ValueError(
-                f"{pattern} is no file, and there are no images ({', '.join(_SUFFIXES)}) in it or "
-                "like it."
+                f"Nothing to segment: {pattern} is neither a file, nor a folder that holds images "
+                f"({', '.join(_SUFFIXES)}), nor a pattern that any match."
             )
         found += images
+    if not found:
+        raise ValueError("Nothing to segment: all files named are results of earlier runs.")
     return found
 
 
 def _expand(pattern: Path) -> Iterable[Path]:
     """What matches a pattern that the shell has left as it is, as that of Windows does."""
     return Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
-
-
-def _is_result(path: Path, output: Path) -> bool:
-    """Whether this is what an earlier run wrote, where images and results share a folder."""
-    results = ("_labels.tif", "_overlay.png")
-    return path.name.endswith(results) and path.parent.resolve() == output.resolve()
 
 
 def _check_model(model: str) -> None:
@@ -179,6 +188,8 @@ def _check_model(model: str) -> None:
 
 def _settings(arguments) -> dict:
     settings = {key: value for key, value in vars(arguments).items() if key not in _NO_SETTINGS}
+    if arguments.model in PRESETS:
+        settings["sha256"] = PRESETS[arguments.model].sha256
     if arguments.model.endswith(".keras"):
         status = Path(arguments.model).stat()
         settings["model"] = str(Path(arguments.model).resolve())
@@ -188,9 +199,9 @@ def _settings(arguments) -> dict:
 
 def _prepare(arguments, load_segmenter) -> tuple[list[Job], ResultFolder, Callable | None]:
     """Find out all that can be wrong before the folder is touched; open it last."""
-    images = _find_images(arguments.images, arguments.output)
     _check_model(arguments.model)
     folder = ResultFolder(arguments.output, _settings(arguments))
+    images = _find_images(arguments.images, folder.outputs())
     jobs = name_jobs(images, folder.names())
     folder.check(jobs, overwrite=arguments.overwrite)
     segmenter = None
@@ -230,9 +241,12 @@ def _segment_all(jobs: list[Job], folder: ResultFolder, segmenter, arguments) ->
         except Exception as error:
             failures.append(f"{job.source}: {_explain(error)}")
     if "csv" in arguments.formats:
-        _say(f"The table of all nuclei is {folder.write_table()}")
+        try:
+            _say(f"The table of all nuclei is {folder.write_table()}")
+        except OSError as error:  # as where a spreadsheet holds the old one open
+            failures.append(f"nuclei.csv: {_explain(error)} Run the same command once more.")
     if failures:
-        _say(f"{len(failures)} of {len(jobs)} images failed:", sys.stderr)
+        _say(f"Of {len(jobs)} images, these failed:", sys.stderr)
         for failure in failures:
             _say(f"  {failure}", sys.stderr)
     return 1 if failures else 0

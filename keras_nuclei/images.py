@@ -15,7 +15,9 @@ import numpy as np
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Slide scanners put the label and a photo of the glass into the same file, after the slide.
-_SLIDE_KINDS = ("avs", "bif", "eer", "ndpi", "philips", "scn", "svs")
+_SLIDE_KINDS = ("avs", "bif", "eer", "ndpi", "philips", "qpi", "scn", "svs")
+# Colours of printing and of perception, which TIFF allows. Taken for RGB they would mislead.
+_OTHER_COLOURS = ("SEPARATED", "CIELAB", "ICCLAB", "ITULAB", "LOGLUV")
 # Percentiles come from a grid of at least this many pixels, where there are four times as many.
 _SAMPLED_PIXELS = 2**20
 _PILLOW_SETTINGS = threading.Lock()
@@ -56,7 +58,7 @@ def read_image(path) -> np.ndarray:
 
 
 def read_pages(path) -> list[np.ndarray]:
-    """Read all images of a file: the pages of a TIFF stack, one image of everything else.
+    """Read all images of a file: the pages of a TIFF stack, the frames of a GIF, or the only one.
 
     A TIFF file says which of its axes are channels: of ImageJ, OME and planar colour files
     `(C, H, W)` becomes `(H, W, C)`. Every other axis (depth, time, position, one without a name)
@@ -71,7 +73,8 @@ def read_pages(path) -> list[np.ndarray]:
 
     Raises:
         OSError: If the file can't be opened.
-        ValueError: If it can't be decoded. Names the file and what to do.
+        ValueError: If it can't be decoded, or has colours other than grey and RGB, such as CMYK.
+            Names the file and what to do.
         MemoryError: If it is larger than memory.
 
     Example:
@@ -93,7 +96,7 @@ def read_pages(path) -> list[np.ndarray]:
             elif head.startswith(_PNG_SIGNATURE) and head[24] == 16 and head[25] > 0:
                 pages = [_read_deep_png(file)]
             else:
-                pages = [_read_with_pillow(file)]
+                pages = _read_with_pillow(file)
         except MemoryError:
             raise  # nothing is wrong with the file
         # Decoders meet broken files with whatever goes wrong first: struct.error, KeyError, ...
@@ -272,11 +275,17 @@ def _read_tiff(file) -> list[np.ndarray]:
             raise ValueError("the file holds no image")
         if series[0].kind in _SLIDE_KINDS:
             series = series[:1]
+        # What is marked as a smaller copy of another page is no page of its own.
+        series = [one for one in series if not one.keyframe.is_reduced] or series
         return [page for one in series for page in _read_series(one, tiff.is_imagej)]
 
 
 def _read_series(series, is_imagej: bool) -> list[np.ndarray]:
     array, axes, page = series.asarray(), series.axes, series.keyframe
+    if page.photometric.name in _OTHER_COLOURS:
+        raise ValueError(
+            f"its colours are {page.photometric.name}, and RGB or grey is expected: convert it"
+        )
     # ImageJ's palette is how to show intensities; elsewhere it says which colours are meant.
     if page.colormap is not None and not is_imagej:
         array, axes = np.moveaxis(page.colormap[:, array], 0, -1), axes + "S"
@@ -305,17 +314,23 @@ def _read_deep_png(file) -> np.ndarray:
     return image[..., 0] if image.shape[-1] == 2 else image[..., :3]
 
 
-def _read_with_pillow(file) -> np.ndarray:
-    from PIL import Image, ImageOps
+def _read_with_pillow(file) -> list[np.ndarray]:
+    from PIL import Image, ImageOps, ImageSequence
 
     with _any_size_and_whole(), Image.open(file) as image:
-        image = ImageOps.exif_transpose(image)
-        if image.mode == "LA":
-            image = image.convert("L")
-        elif image.mode not in ("1", "L", "RGB", "F") and not image.mode.startswith("I"):
-            # By way of RGBA, since a palette may have transparent entries.
-            image = image.convert("RGBA").convert("RGB")
-        return np.array(image)
+        # GIF, WebP and PNG may hold several frames, MPO a preview.
+        frames = ImageSequence.Iterator(image) if image.format != "MPO" else [image]
+        return [_as_array(ImageOps.exif_transpose(frame)) for frame in frames]
+
+
+def _as_array(image) -> np.ndarray:
+    """Of a Pillow image, in grey or RGB."""
+    if image.mode == "LA":
+        image = image.convert("L")
+    elif image.mode not in ("1", "L", "RGB", "F") and not image.mode.startswith("I"):
+        # By way of RGBA, since a palette may have transparent entries.
+        image = image.convert("RGBA").convert("RGB")
+    return np.array(image)
 
 
 @contextlib.contextmanager

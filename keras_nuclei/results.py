@@ -44,6 +44,11 @@ class ResultFolder:
         """The names of the images that the folder holds results of, by file."""
         return {Path(record["source"]): name for name, record in self._records().items()}
 
+    def outputs(self) -> set[Path]:
+        """The files that the folder's records list as results, as absolute paths."""
+        folder = self.path.resolve()
+        return {folder / name for record in self._records().values() for name in record["outputs"]}
+
     def check(self, jobs: Iterable[Job], *, overwrite: bool) -> None:
         """Refuse what `open` refuses, and change nothing.
 
@@ -57,6 +62,8 @@ class ResultFolder:
                 unknown origin under a name that is needed.
         """
         jobs = list(jobs)
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is a file, and a folder is wanted for the results.")
         pages = self._overlays_of_pages()
         self._refuse_to_lose_sources(jobs, pages, self._outdated(jobs) if overwrite else {})
         if not overwrite:
@@ -132,6 +139,7 @@ class ResultFolder:
         """
         records = self._records().items()
         tables = [self._table_file(name) for name, record in records if record["complete"]]
+        tables = [table for table in tables if table.exists()]
         columns = {}
         for table in tables:
             with table.open(newline="", encoding="utf-8") as file:
@@ -209,7 +217,8 @@ class ResultFolder:
                 if earlier.get(key) != self.settings.get(key)
             ]
             raise ValueError(
-                f"{self.path} holds results of other settings ({'; '.join(different)}). {_REMEDY}"
+                f"The folder {self.path} holds results of other settings ({'; '.join(different)}). "
+                f"{_REMEDY}"
             )
 
     def _refuse_other_files(self, job: Job, pages: list[Path]) -> None:
@@ -217,8 +226,8 @@ class ResultFolder:
         if record is not None:
             if _identity(record) != job.identity():
                 raise ValueError(
-                    f"{self.path} holds results for {job.name} of another image or of the image "
-                    f"before it was changed ({record.get('source')}). {_REMEDY}"
+                    f"The folder {self.path} holds results for {job.name} of another image or of "
+                    f"the image before it was changed ({record.get('source')}). {_REMEDY}"
                 )
             return
         for path in (*self._files(job), *pages):
@@ -245,10 +254,12 @@ def _identity(record: dict) -> dict:
 
 
 def _read_json(path: Path) -> dict | None:
+    """What a file of ours holds; None of one that is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return None
+    return content if isinstance(content, dict) else None
 
 
 def _write_json(path: Path, content: dict) -> None:

@@ -1,7 +1,10 @@
 """From an image to its nuclei, in one call."""
 
 import functools
+import logging
 import math
+import os
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
@@ -12,8 +15,11 @@ from scipy.ndimage import maximum, uniform_filter
 from keras_nuclei.images import contrast_limits, normalize
 from keras_nuclei.instances import label_nuclei
 from keras_nuclei.presets import from_preset
-from keras_nuclei.stitching import label_tiled
+from keras_nuclei.stitching import check_out, label_tiled
+from keras_nuclei.tiles import image_shape
 from keras_nuclei.tiling import predict_tiled
+
+_logger = logging.getLogger(__name__)
 
 LARGEST_WHOLE = 2048
 """Images of more pixels than this squared are labelled in tiles of this height and width."""
@@ -23,6 +29,9 @@ SMALLEST_DIAMETER, LARGEST_DIAMETER = 26, 60
 
 LARGEST_SCALE = 2
 """Nothing is gained by showing an image larger than that."""
+
+SMALLEST_SCALE, LARGEST_ASKED_SCALE = 1 / 64, 8
+"""What may be asked for as `scale`. Beyond, the model would be shown nothing, or nothing new."""
 
 FAR_MARGIN = 1.1
 """How much clearer nuclei must show at a quarter of the size to be taken for large ones."""
@@ -57,14 +66,14 @@ def segment(
             `"foreground"` and `"distance"`, as that of a preset.
         diameter: Of a typical nucleus, in pixels of the image. Nuclei much larger or smaller than
             those that the models know (see `model_scale`) are brought to that size on the way.
-        scale: In place of `diameter`: how many times larger the model sees the image. Where
-            neither is given, the diameter is estimated (see `estimate_diameter`).
+        scale: In place of `diameter`: how many times larger the model sees the image, 1/64 to 8.
+            Where neither is given, the diameter is estimated (see `estimate_diameter`).
         augmentations: Number of flipped and turned copies of the image that the model sees, and
             whose maps are averaged: 1, 4 or 8. More take longer and are a little better.
         tile_size: Height and width of what the model sees at once, in pixels; a multiple of 32,
             at least 128.
         progress: Whether to show a progress bar on stderr.
-        out: Array `(H, W)` of int32 to write to, such as a memory map; None makes one.
+        out: Array `(H, W)` of int32 or int64 to write to, such as a memory map; None makes one.
 
     Returns:
         int32 `(H, W)`: 0 background, 1..n one number per nucleus.
@@ -85,10 +94,11 @@ def segment(
     """
     if isinstance(model, str):
         model = _preset(model)
-    if not hasattr(image, "shape"):
-        image = np.asarray(image)
+    image = _as_image(image)
     _require_scale(diameter, scale)
     _require_tile_size(tile_size)
+    if out is not None:
+        check_out(out, image.shape[:2])
     limits = _limits(image)
     if scale is None:
         seen = None
@@ -143,12 +153,12 @@ def model_scale(diameter: float) -> float:
 def estimate_diameter(image, model: keras.Model | str = "nuclei_base", *, tile_size=512) -> float:
     """Estimate how large the nuclei of an image are, by looking at it from two distances.
 
-    The model sees the part of the image where most is going on (at most 1024x1024 pixels), as it
-    is and at a quarter of the size, and what it draws more clearly counts. Clear is what is surely
-    foreground and has a distinct middle: the product of the mean foreground and of the mean, over
-    the pixels, of the highest distance in their nucleus. From afar a clump can pass for a large
-    nucleus, so that view has to be clearer by 10 % (for how often that is right, see
-    `benchmarks/diameters.py`).
+    The model sees the part of the image where most is going on (at most 1024x1024 pixels; where it
+    finds no nuclei there, one or two other parts), as it is and at a quarter of the size, and what
+    it draws more clearly counts. Clear is what is surely foreground and has a distinct middle: the
+    product of the mean foreground and of the mean, over the pixels, of the highest distance in
+    their nucleus. From afar a clump can pass for a large nucleus, so that view has to be clearer by
+    10 % (for how often that is right, see `benchmarks/diameters.py`).
 
     Args:
         image: As in `segment`.
@@ -174,10 +184,22 @@ def estimate_diameter(image, model: keras.Model | str = "nuclei_base", *, tile_s
     """
     if isinstance(model, str):
         model = _preset(model)
-    if not hasattr(image, "shape"):
-        image = np.asarray(image)
+    image = _as_image(image)
     _require_tile_size(tile_size)
     return _estimate(image, model, _limits(image), tile_size)[0]
+
+
+def _as_image(image):
+    """The image, of whatever kind, if it has the shape of one."""
+    if isinstance(image, str | os.PathLike):
+        raise TypeError(
+            f"image must be an array; got the path {image!r}. Read it first: "
+            "keras_nuclei.images.read_image(path)."
+        )
+    if not hasattr(image, "shape"):
+        image = np.asarray(image)
+    image_shape(image, grey=True)
+    return image
 
 
 def _limits(image) -> tuple[float, float]:
@@ -188,10 +210,15 @@ def _limits(image) -> tuple[float, float]:
 
 def _estimate(image, model, limits, tile_size: int) -> tuple[float, np.ndarray | None]:
     """The diameter, and the label map at scale 1 where it is of the whole image."""
-    window = normalize(_busiest_window(image), limits=limits)
-    near = look(window, model, scale=1, tile_size=tile_size)
-    far = look(window, model, scale=0.25, tile_size=tile_size)
-    whole = window.shape[:2] == tuple(image.shape[:2])
+    for window in _busiest_windows(image, limits):
+        pixels = normalize(np.asarray(image[window]), limits=limits)
+        near = look(pixels, model, scale=1, tile_size=tile_size)
+        far = look(pixels, model, scale=0.25, tile_size=tile_size)
+        if near.clarity or far.clarity:
+            break
+    else:
+        _logger.info("No nuclei to estimate a diameter from: took %s.", near.diameter)
+    whole = pixels.shape[:2] == tuple(image.shape[:2])
     return choose(near, far).diameter, near.label_map if whole else None
 
 
@@ -268,22 +295,34 @@ def typical_diameter(areas: np.ndarray) -> float:
     return float(2 * np.sqrt(typical / np.pi))
 
 
-def _busiest_window(image, size: int = 1024) -> np.ndarray:
-    """The square of at most `size` pixels whose values differ most, by a coarse look."""
+def _busiest_windows(
+    image, limits: tuple[float, float], size: int = 1024, count: int = 3
+) -> Iterator[tuple[slice, slice]]:
+    """The squares of at most `size` pixels whose values differ most, by a coarse look.
+
+    Values are clipped to the limits of contrast: glare is no busier than nuclei.
+    """
     height, width = image.shape[:2]
     if max(height, width) <= size:
-        return np.asarray(image)
+        yield slice(0, height), slice(0, width)
+        return
     step = max(1, max(height, width) // 512)
-    coarse = np.asarray(image[::step, ::step], "float64")
+    coarse = np.clip(np.asarray(image[::step, ::step], "float64"), *limits)
     coarse = coarse.reshape(*coarse.shape[:2], -1).mean(axis=-1)
     reach = max(1, size // step)
     variance = uniform_filter(coarse**2, reach) - uniform_filter(coarse, reach) ** 2
-    centre = np.unravel_index(np.argmax(variance), variance.shape)
-    top, left = (
-        min(max(0, middle * step - size // 2), max(0, length - size))
-        for middle, length in zip(centre, (height, width), strict=True)
-    )
-    return np.asarray(image[top : top + size, left : left + size])
+    for _ in range(count):
+        centre = np.unravel_index(np.argmax(variance), variance.shape)
+        top, left = (
+            min(max(0, int(middle) * step - size // 2), max(0, length - size))
+            for middle, length in zip(centre, (height, width), strict=True)
+        )
+        yield slice(top, top + size), slice(left, left + size)
+        # The next one is to have little in common with this one.
+        near = 3 * reach // 4
+        variance[tuple(slice(max(0, at - near), at + near + 1) for at in centre)] = -1
+        if variance.max() < 0:
+            return
 
 
 def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
@@ -301,6 +340,16 @@ def _require_scale(diameter: float | None, scale: float | None) -> None:
     for name, value in (("diameter", diameter), ("scale", scale)):
         if value is not None and not (np.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be a positive number; got {value}.")
+    if scale is not None and not SMALLEST_SCALE <= scale <= LARGEST_ASKED_SCALE:
+        raise ValueError(
+            f"scale must be in 1/64..{LARGEST_ASKED_SCALE}; got {scale}. It says how many times "
+            "larger the model sees the image; the size of the nuclei in pixels is diameter."
+        )
+    if diameter is not None and diameter > LARGEST_DIAMETER / SMALLEST_SCALE:
+        raise ValueError(
+            f"diameter must be at most {LARGEST_DIAMETER / SMALLEST_SCALE:.0f} pixels; got "
+            f"{diameter}. Make the image smaller first."
+        )
 
 
 @functools.lru_cache(maxsize=2)

@@ -65,7 +65,10 @@ def label_tiled(
     check_overlap(tile_size, overlap)
     rows = Tiles.cover(height, min(tile_size, height), overlap)
     columns = Tiles.cover(width, min(tile_size, width), overlap)
-    out = _output(out, (height, width))
+    if out is None:
+        out = np.empty((height, width), "int32")
+    else:
+        check_out(out, (height, width))
     stitcher = _Stitcher(rows, columns, overlap)
     tiles = list(itertools.product(range(len(rows.starts)), range(len(columns.starts))))
     for row, column in tqdm(tiles, unit="tile", disable=not progress):
@@ -160,11 +163,20 @@ def _label_tile(label: Callable, tile) -> np.ndarray:
     return labels
 
 
-def _output(out, shape: tuple[int, int]):
-    if out is None:
-        return np.zeros(shape, "int32")
-    if tuple(out.shape) != shape:
-        raise ValueError(f"out must have the shape of the image, {shape}; got {tuple(out.shape)}.")
+def check_out(out, size: tuple[int, int]) -> None:
+    """Check that a label map of an image can be written to an array.
+
+    Raises:
+        TypeError: If it is not int32 or int64.
+        ValueError: If it has another height or width.
+
+    Example:
+        >>> check_out(np.zeros((3, 4), "int32"), size=(3, 4))
+    """
+    if tuple(out.shape) != tuple(size):
+        raise ValueError(
+            f"out must have the height and width of the image, {tuple(size)}; got "
+            f"{tuple(out.shape)}."
+        )
     if np.dtype(out.dtype) not in (np.int32, np.int64):
         raise TypeError(f"out must be of dtype int32 or int64; got {out.dtype}.")
-    return out

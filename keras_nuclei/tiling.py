@@ -58,7 +58,8 @@ def predict_tiled(
         model: Keras model on any backend, or function, from float32 batches
             `(n, height, width, C)` to `(n, height, width, classes)` or a dict of such, one for
             each head. A model that takes one size only decides the size of the tiles.
-        tile_size: Height and width of a tile, in pixels.
+        tile_size: Height and width of a tile, in pixels, at most: tiles are no larger than so many
+            need to be.
         overlap: Pixels that neighbouring tiles share, at least.
         batch_size: Tiles predicted at once, at most.
         augmentations: 1 for none, 4 for the mean over the flips and the half turn, 8 for the mean
@@ -85,6 +86,11 @@ def predict_tiled(
         (100, 75, 1)
     """
     height, width, channels = image_shape(image)
+    if not callable(model):
+        raise TypeError(
+            f"model must be a Keras model or a function; got {model!r}. "
+            "keras_nuclei.from_preset(name) makes a model of a preset's name."
+        )
     fixed_height, fixed_width = _model_size(model, channels)
     if augmentations not in _SYMMETRIES:
         raise ValueError(f"augmentations must be 1, 4 or 8; got {augmentations!r}.")
@@ -124,13 +130,17 @@ def _predictions(image, model, rows, columns, batch_size, symmetries, progress):
 
 
 def _cover_on_grid(length: int, fixed: int | None, tile_size: int, overlap: int) -> Tiles:
-    """Tiles of the size that the model is fixed to, or that is asked for; smaller as the image."""
+    """Tiles of the size that the model is fixed to; else as small as that many of them can be."""
     tile = fixed or tile_size
     grid = math.gcd(tile, _GRID)
     check_overlap(tile, overlap, grid)
-    if not fixed:
-        tile = min(tile, math.ceil(length / grid) * grid)
-    return Tiles.cover(length, tile, overlap, grid)
+    tiles = Tiles.cover(length, tile, overlap, grid)
+    if fixed:
+        return tiles
+    count = len(tiles.starts)
+    least = math.ceil((length + (count - 1) * overlap) / count / grid) * grid
+    fewer = (Tiles.cover(length, size, overlap, grid) for size in range(least, tile + 1, grid))
+    return next(cover for cover in fewer if len(cover.starts) == count)
 
 
 class _Blend:

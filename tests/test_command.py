@@ -3,6 +3,7 @@
 At the end, with models.
 """
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -233,7 +234,7 @@ def test_interrupted_while_the_model_is_loaded(folder, capsys):
         raise KeyboardInterrupt
 
     assert run("images", "--output", "out", load_segmenter=interrupt) == 130
-    assert "before the first image" in capsys.readouterr().err
+    assert "before this run's first image" in capsys.readouterr().err
     assert not Path("out").exists()
 
 
@@ -284,7 +285,7 @@ def test_a_bad_file_does_not_stop_the_rest(folder, capsys):
 
     assert run("images", "--output", "out", load_segmenter=load) == 1
     errors = capsys.readouterr().err
-    assert "2 of 4 images failed" in errors
+    assert "Of 4 images, these failed:" in errors
     assert "b.tif can't be read" in errors
     assert "16 of 16 values" in errors
     assert pd.read_csv("out/nuclei.csv").image.tolist() == ["a", "d", "d"]
@@ -395,8 +396,58 @@ def test_results_that_are_segmented_are_not_deleted(folder, capsys):
     tifffile.imwrite("images/a.tif", squares(1))
     assert run("images", "--output", "out") == 0
     arguments = ["out/a_labels.tif", "--output", "out", "--scale", 2, "--overwrite"]
-    assert "the image a_labels.tif" in refuse(capsys, *arguments)
+    assert "all files named are results of earlier runs" in refuse(capsys, *arguments)
     assert visible("out") == OUTPUTS
+
+
+def test_what_the_shell_makes_of_a_pattern_beside_the_results(folder):
+    tifffile.imwrite("images/a.tif", squares(1))
+    tifffile.imwrite("images/b_labels.tif", squares(2))  # not a result, for all its name
+    for _ in range(2):
+        assert run(*sorted(Path("images").glob("*.tif")), "--output", "images") == 0
+    assert rows_by_image("images/nuclei.csv") == {"a": 1, "b_labels": 2}
+
+
+@pytest.mark.parametrize("damage", ["no table", "a list", "half a record"])
+def test_a_damaged_record_is_made_anew(damage, folder):
+    for name in ("a", "b"):
+        tifffile.imwrite(f"images/{name}.tif", squares(1))
+    assert run("images", "--output", "out", "--formats", "csv") == 0
+    record = Path("out/.keras_nuclei/images/a.json")
+    if damage == "no table":
+        record.with_suffix(".csv").unlink()
+    else:
+        record.write_text("[]" if damage == "a list" else record.read_text()[:20])
+    assert run("images/b.tif", "--output", "out", "--formats", "csv") == 0
+    assert rows_by_image() == {"b": 1}
+    assert run("images", "--output", "out", "--formats", "csv") == 0
+    assert rows_by_image() == {"a": 1, "b": 1}
+
+
+def test_a_table_that_cant_be_replaced_is_a_failure(folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(1))
+    assert run("images", "--output", "out") == 0
+    Path("out/nuclei.csv").unlink()
+    Path("out/nuclei.csv").mkdir()
+    assert run("images", "--output", "out") == 1
+    assert "nuclei.csv: " in capsys.readouterr().err
+
+
+def test_the_output_is_a_folder(folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(1))
+    Path("out").write_text("a file")
+    message = refuse(capsys, "images", "--output", "out")
+    assert "out is a file, and a folder is wanted" in message
+
+
+def test_other_weights_of_a_preset_are_other_settings(folder, capsys, monkeypatch):
+    tifffile.imwrite("images/a.tif", squares(1))
+    assert run("images", "--output", "out") == 0
+    preset = dataclasses.replace(keras_nuclei.PRESETS["nuclei_base"], sha256="0" * 64)
+    monkeypatch.setitem(keras_nuclei.PRESETS, "nuclei_base", preset)
+    assert "holds results of other settings (sha256: " in refuse(
+        capsys, "images", "--output", "out"
+    )
 
 
 @pytest.mark.parametrize("model", ["damaged.keras", "nuclei_base"])
@@ -441,8 +492,8 @@ def test_names_that_clash_all_the_same():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["absent.tif"], "absent.tif is no file"),
-        (["*.nd2"], "no images"),
+        (["absent.tif"], "absent.tif is neither a file"),
+        (["*.nd2"], "nor a pattern that any match"),
         (["images/a.tif", "--diameter", "0"], "above 0"),
         (["images/a.tif", "--diameter", "nan"], "above 0"),
         (["images/a.tif", "--diameter", "5", "--scale", "2"], "not allowed with"),

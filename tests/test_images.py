@@ -214,6 +214,41 @@ def test_a_pyramid_is_one_image(tmp_path):
     same(read_image(tmp_path / "a.ome.tif"), image)
 
 
+def test_smaller_copies_are_no_pages(tmp_path):
+    slide, small = np.zeros((64, 96), "uint8"), np.ones((16, 24), "uint8")
+    for name, software in (("marked.tif", None), ("qptiff.tif", "PerkinElmer-QPI")):
+        with tifffile.TiffWriter(tmp_path / name) as tiff:
+            if software is None:  # the copy comes first, and says what it is
+                tiff.write(small, subfiletype=1, metadata=None)
+            tiff.write(slide, software=software, metadata=None)
+            if software is not None:
+                tiff.write(np.repeat(small[..., None], 3, -1), software=software, metadata=None)
+        assert [page.shape for page in read_pages(tmp_path / name)] == [(64, 96)]
+    tifffile.imwrite(tmp_path / "copy.tif", small, subfiletype=1, metadata=None)
+    assert read_image(tmp_path / "copy.tif").shape == (16, 24)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_frames_are_pages(suffix, tmp_path):
+    frames = [np.full((8, 9), value, "uint8") for value in (0, 90, 200)]
+    first, *others = map(Image.fromarray, frames)
+    options = {"lossless": True} if suffix == "webp" else {}
+    path = tmp_path / f"frames.{suffix}"
+    first.save(path, save_all=True, append_images=others, duration=100, **options)
+    pages = read_pages(path)
+    assert [int(page.max()) for page in pages] == [0, 90, 200]
+    assert {page.shape[:2] for page in pages} == {(8, 9)}
+
+
+@pytest.mark.parametrize(("photometric", "samples"), [("separated", 4), ("cielab", 3)])
+def test_tiff_in_the_colours_of_printing_is_refused(photometric, samples, tmp_path):
+    path = tmp_path / "colours.tif"
+    image = np.zeros((5, 6, samples), "uint8")
+    tifffile.imwrite(path, image, photometric=photometric, metadata=None)
+    with pytest.raises(ValueError, match=f"its colours are {photometric.upper()}.*convert it"):
+        read_image(path)
+
+
 def test_palette_of_a_tiff(tmp_path):
     colormap = np.zeros((3, 256), "uint16")
     colormap[:, 1] = [65535, 0, 300]

@@ -1,5 +1,7 @@
 """Images of every kind, from pixels to numbered nuclei, with the shipped weights."""
 
+import pathlib
+
 import keras
 import numpy as np
 import pytest
@@ -86,6 +88,37 @@ def test_large_nuclei_are_found_by_their_diameter_and_without_it(model):
     assert 100 < segmentation.estimate_diameter(large, model) < 200
 
 
+def test_glare_does_not_decide_how_large_nuclei_are(model):
+    image = np.full((1500, 1500), 20.0)
+    rows, columns = np.mgrid[:400, :1500]
+    image[-400:] += 120 * ((rows % 200 - 100) ** 2 + (columns % 200 - 100) ** 2 < 60**2)
+    assert 90 < segmentation.estimate_diameter(image, model) < 150
+    # Dirt: large, brighter than nuclei, and none.
+    image[100:600, 200:900] = np.random.default_rng(0).choice([20, 400], (500, 700))
+    assert 90 < segmentation.estimate_diameter(image, model) < 150
+
+
+def test_without_nuclei_there_are_three_looks_and_a_note(model, monkeypatch, caplog):
+    seen = []
+
+    def look(image, *_, scale, **__):
+        seen.append((image.shape[:2], scale))
+        return segmentation.Look(0.0, 26.0, np.zeros(image.shape[:2], int))
+
+    monkeypatch.setattr(segmentation, "look", look)
+    caplog.set_level("INFO", "keras_nuclei")
+    image = np.random.default_rng(0).integers(0, 255, (2500, 1100))
+    assert segmentation.estimate_diameter(image, model) == 26
+    assert seen == [((1024, 1024), 1), ((1024, 1024), 0.25)] * 3
+    assert "No nuclei to estimate a diameter from" in caplog.text
+
+
+@pytest.mark.parametrize("image", ["nuclei.png", pathlib.Path("nuclei.png")])
+def test_a_path_is_no_image(model, image):
+    with pytest.raises(TypeError, match=r"read_image\(path\)"):
+        keras_nuclei.segment(image, model)
+
+
 def test_a_look_finds_size_and_place_at_any_scale(model):
     picture, count = discs(radius=14)
     image = np.repeat(255 * picture[..., None], 3, axis=-1)
@@ -139,9 +172,14 @@ def test_model_scale_by_hand(diameter, scale):
         (np.zeros((4, 4)), {"diameter": 20, "scale": 1}, "either diameter or scale"),
         (np.zeros((4, 4)), {"diameter": 0}, "diameter must be a positive number; got 0"),
         (np.zeros((4, 4)), {"scale": float("nan")}, "scale must be a positive number; got nan"),
+        (np.zeros((4, 4)), {"scale": 60}, "in 1/64..8; got 60.*in pixels is diameter"),
+        (np.zeros((4, 4)), {"scale": 1e-6}, "in 1/64..8; got 1e-06"),
+        (np.zeros((4, 4)), {"diameter": 1e6}, "at most 3840 pixels"),
+        (np.zeros((4, 4)), {"out": np.zeros((4, 3), "int32")}, r"\(4, 4\); got \(4, 3\)"),
         (np.full((4, 4), np.nan), {}, "NaN"),
         (np.zeros((4, 4, 7)), {}, r"got \(4, 4, 7\)"),
-        (np.zeros((0, 4)), {}, r"must have pixels; got the shape \(0, 4\)"),
+        (np.zeros((0, 4)), {}, r"at least one pixel; got \(0, 4\)"),
+        (np.zeros(5_000_000), {}, r"\(H, W\) or \(H, W, C\).*got \(5000000,\)"),
         (np.zeros((4, 4)), {"augmentations": 3}, "augmentations must be .*got 3"),
         (np.zeros((4, 4)), {"tile_size": 64}, "multiple of 32, at least 128; got 64"),
     ],

@@ -146,6 +146,32 @@ def test_tiles_cover_and_overlap_and_their_weights_sum_to_one(length, units, gri
     np.testing.assert_allclose(total, 1, atol=1e-6)
 
 
+@given(
+    length=st.integers(1, 700),
+    tile=st.integers(1, 8).map(lambda steps: 32 * steps),
+    overlap=st.integers(0, 100),
+)
+def test_tiles_are_as_few_as_can_be_and_then_as_small(length, tile, overlap):
+    overlap = min(overlap, tile - 32)
+    batches = []
+
+    def model(batch):
+        batches.append(batch.shape)
+        return batch
+
+    image = np.zeros((length, 1, 1), "uint8")
+    keras_nuclei.predict_tiled(image, model, tile_size=tile, overlap=overlap, batch_size=10**6)
+    ((count, height, *_),) = batches
+    # By trying: the number of tiles that each size on the grid needs.
+    numbers = {
+        size: len(Tiles.cover(length, size, overlap, 32).starts)
+        for size in range(32, tile + 1, 32)
+        if size >= min(overlap + 32, length)
+    }
+    assert count == numbers[tile]
+    assert height == min(size for size, number in numbers.items() if number == count)
+
+
 def test_hand_weights():
     # 8 shared pixels: 2 of weight 0, then sin² at 1/8, 3/8, 5/8, 7/8 of 90 degrees.
     first, last = Tiles.cover(length=24, tile=16, overlap=8).weights(8)
@@ -277,6 +303,7 @@ def test_the_place_of_a_nan_is_told():
         (lambda batch: [batch, batch], TypeError, "got list.*must return a dict"),
         (lambda batch: {"a": batch, "b": batch[:, :1]}, ValueError, "output 'b'"),
         (lambda batch: batch * np.nan, ValueError, "diverged"),
+        ("nuclei_small", TypeError, "got 'nuclei_small'.*from_preset"),
         (
             keras.Sequential([keras.Input((None, None, 3)), keras.layers.Rescaling(1)]),
             ValueError,
