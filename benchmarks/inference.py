@@ -5,8 +5,9 @@
 The official test images are written as PNG files, segmented by each preset as
 `keras_nuclei.segment` does, and their label maps written as TIFF files; each step is timed. Beside
 it stands the floor: the network's own forward pass over the same pixels in a tight loop. Times
-depend on the machine, so look at the shares and ratios. Where OpenVINO is installed, its forward
-pass is timed next to Keras's. About five minutes on two cores.
+depend on the machine, so look at the shares and ratios. Where OpenVINO is installed, or ONNX
+Runtime with what Keras exports ONNX with (onnx, onnxruntime, tf2onnx), their forward passes are
+timed next to Keras's. About five minutes on two cores.
 """
 
 import argparse
@@ -185,6 +186,17 @@ def compare_runtimes(model: keras.Model, path: Path) -> dict[str, dict[str, floa
         runtimes["openvino"] = lambda: {
             output.get_any_name(): values for output, values in compiled(batch).items()
         }
+    with contextlib.suppress(ImportError), tempfile.TemporaryDirectory() as folder:
+        import onnxruntime
+
+        file = Path(folder, "model.onnx")
+        model.export(file, format="onnx", verbose=False)
+        session = onnxruntime.InferenceSession(file)
+        names = [output.name for output in session.get_outputs()]
+        (source,) = (each.name for each in session.get_inputs())
+        runtimes["onnxruntime"] = lambda: dict(
+            zip(names, session.run(names, {source: batch}), strict=True)
+        )
     result = {}
     for name, run in runtimes.items():
         maps = run()
@@ -238,6 +250,7 @@ def draw(result: dict, path: Path) -> None:
         left.loglog(pixels, [1 / point["images_per_second"] for point in points], "o-", label=name)
         floor = [point["seconds"]["floor"] for point in points]
         left.loglog(pixels, floor, "x:", color=left.lines[-1].get_color(), label=f"{name}, floor")
+    draw_slope(left)
     left.set(xlabel="megapixels", ylabel="seconds", title="From file to label map")
     left.legend()
     for spacing, points in enumerate((result["nuclei"][::2], result["nuclei"][1::2])):
@@ -247,10 +260,19 @@ def draw(result: dict, path: Path) -> None:
             "o-",
             label=("crowded", "sparse")[spacing],
         )
+    draw_slope(right)
     right.set(xlabel="nuclei", ylabel="seconds", title="Separation alone")
     right.legend()
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def draw_slope(axis) -> None:
+    """Draw how time grows that is proportional, from where the first line begins."""
+    x, y = axis.lines[0].get_data()
+    axis.loglog(
+        [x[0], x[-1]], [y[0], y[0] * x[-1] / x[0]], "--", color="grey", label="proportional"
+    )
 
 
 if __name__ == "__main__":

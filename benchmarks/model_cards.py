@@ -25,7 +25,7 @@ the 65 images of the official test was trained on, or used to choose anything.
 From ImageNet weights, {steps} steps of {batch_size} crops of {crop_size}x{crop_size} pixels, Adam,
 learning rate up to {learning_rate}. Of the crops, {shares}.
 They are scaled (nuclei of about 10 to 70 pixels), rotated, mirrored, stretched, tinted or stained
-otherwise, inverted, made brighter, darker, blurred, noisy. The heads {dropped}
+otherwise, inverted, made brighter, darker, blurred, noisy.{crowding} The heads {dropped}
 were learned beside and left behind. {hours:.1f} hours on {cpus} CPU cores, shared with other work.
 
 {commands}
@@ -87,6 +87,7 @@ def card(name: str, single: dict, packed: dict, size: int, table: str) -> str:
         crop_size=recipe["crop_size"],
         learning_rate=recipe["learning_rate"],
         shares=", ".join(f"{share:.0%} are {modality}" for modality, share in recipe["shares"]),
+        crowding=crowding(recipe),
         dropped=", ".join(f"`{head}`" for head in recipe["heads"] if head not in kept),
         hours=sum(stage["seconds"] for stage in stages) / 3600,
         cpus=single["environment"]["cpus"],
@@ -96,6 +97,16 @@ def card(name: str, single: dict, packed: dict, size: int, table: str) -> str:
         dsb=scores["dsb_per_image"],
         packed_dice=packed_scores["dice"],
         packed_dsb=packed_scores["dsb_per_image"],
+    )
+
+
+def crowding(recipe: dict) -> str:
+    """What the last stage of a training did to crops besides; nothing in earlier recipes."""
+    if not recipe.get("crowded"):
+        return ""
+    return (
+        f" In the last stage, {recipe['crowded']:.0%} were crowded with\nnuclei of another crop "
+        "laid over, stretch and stain varied more, and a tenth was compressed as JPEG."
     )
 
 

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
 WEIGHTS = ROOT / "keras_nuclei" / "weights"
+RUNTIMES = {"openvino": "OpenVINO takes", "onnxruntime": "ONNX Runtime takes"}
 STEPS = ("reading", "network", "separation", "writing")
 
 
@@ -137,7 +138,9 @@ def training_line() -> str:
 def presets_table() -> str:
     """Scores of the recipes of the presets on images that they have not learned from."""
     rows = (
+        ("random 80:20, validation", "random", "validation"),
         ("random 80:20, test", "random", "test"),
+        ("grouped by field of view, validation", "grouped", "validation"),
         ("grouped by field of view, test", "grouped", "test"),
         ("official test (stage1_test)", "all", "official_test"),
         ("official test, fields unseen in training", "all", "official_test_unseen_fields"),
@@ -145,17 +148,22 @@ def presets_table() -> str:
         ("the same, fields unseen in training", "stardist_unseen", "stardist_test"),
     )
     lines = [
-        "| images | preset | number | pixel accuracy | predicting nothing | Dice | IoU | AP@0.5 "
-        "| DSB score |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| images | preset | steps | number | pixel accuracy | predicting nothing | Dice | IoU "
+        "| AP@0.5 | DSB score |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for title, split, part in rows:
         for preset in PRESETS:
             if not (RESULTS / f"{preset}-{split}.json").exists():
                 continue
-            scores = read(f"{preset}-{split}")["scores"][part]["all"]
+            result = read(f"{preset}-{split}")
+            scores = result["scores"][part]["all"]
+            stages = model_cards.training_stages(result)
+            steps = sum(model_cards.steps(stage["recipe"]) for stage in stages)
+            mark = "" if "crowded" in result["recipe"] else "*"
             lines.append(
-                f"| {title} | `{preset}` | {scores['images']} | {scores['accuracy']:.4f}"
+                f"| {title} | `{preset}` | {steps:,}{mark} | {scores['images']}"
+                f" | {scores['accuracy']:.4f}"
                 f" | {scores['accuracy_of_nothing']:.4f} | {scores['dice']:.3f}"
                 f" | {scores['iou']:.3f} | {scores['ap50_per_image']:.3f}"
                 f" | {scores['dsb_per_image']:.3f} |"
@@ -261,6 +269,21 @@ def inference_table() -> str:
     return "\n".join(lines)
 
 
+def runtimes_line() -> str:
+    """Whether other runtimes are faster than Keras."""
+    sentences = []
+    for preset, groups in read("inference")["presets"].items():
+        passes = groups["512"]["forward_pass"]
+        others = [
+            f"{RUNTIMES[name]} {each['seconds'] / passes['keras']['seconds']:.2f} times as long "
+            f"(maps differ by at most {each['largest_difference']:.0e})"
+            for name, each in passes.items()
+            if name != "keras"
+        ]
+        sentences.append(f"`{preset}`, {' and '.join(others)}")
+    return f"For the forward pass of 512x512 pixels, next to Keras: {'; '.join(sentences)}."
+
+
 def speedrun_line() -> str:
     """How much sooner `fast` gets there than `reference`."""
     result = read("speedrun")
@@ -313,6 +336,7 @@ BLOCKS = {
     "thresholds": thresholds_line,
     "diameters": diameters_line,
     "inference": inference_table,
+    "runtimes": runtimes_line,
 }
 
 

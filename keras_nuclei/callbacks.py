@@ -38,7 +38,7 @@ class InstanceScores(keras.callbacks.Callback):
             arrays without the batch axis, `(H, W, K)` for one output, in a dict or list where the
             model returns one.
         frequency: The number of epochs from one scoring to the next, at least 1. The first and the
-            last epoch are always scored.
+            last of all planned epochs are always scored.
         batch_size: Largest number of images, all of one size, to predict at once; at least 1.
         prefix: What the names in the logs begin with.
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_nuclei.images import normalize
+from keras_nuclei.images import contrast_limits, normalize
 from keras_nuclei.validation import as_label_map
 
 # What can be measured of a shape, with its name in scikit-image. Lengths are in pixels.
@@ -31,6 +31,8 @@ _PLACE = {
     "bbox-2": "y1",
     "bbox-3": "x1",
 }
+BAND = 1024
+"""Rows of an image that a picture is made of at once, so that slides fit into memory."""
 _INTENSITIES = ("intensity_mean", "intensity_min", "intensity_max")
 
 
@@ -160,9 +162,18 @@ def overlay(image, label_map, *, thickness: int = 1, numbers: bool = False) -> n
         raise ValueError(f"thickness must be at least 1 pixel; got {thickness}.")
     label_map = as_label_map(label_map)
     image = _checked_image(image, label_map)
-    picture = np.rint(normalize(image)).astype("uint8")
-    outline = _outline(label_map, thickness)
-    picture[outline] = _colours(label_map[outline], on_bright=np.median(picture) > 127)
+    limits = contrast_limits(image)
+    picture = np.empty((*label_map.shape, 3), "uint8")
+    bands = [slice(top, top + BAND) for top in range(0, len(picture), BAND)]
+    for band in bands:
+        picture[band] = np.rint(normalize(image[band], limits=limits))
+    on_bright = np.median(picture[:: max(1, len(picture) // 1024)]) > 127
+    for band in bands:
+        # With what lies above and below it, as far as an outline looks.
+        top = max(0, band.start - thickness)
+        outline = _outline(label_map[top : band.stop + thickness], thickness)
+        outline = outline[band.start - top :][:BAND]
+        picture[band][outline] = _colours(label_map[band][outline], on_bright=on_bright)
     if numbers:
         _write_numbers(picture, label_map)
     return picture

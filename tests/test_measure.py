@@ -1,5 +1,6 @@
 """Tables against counting pixels one at a time and against geometry; pictures by their pixels."""
 
+import importlib
 import math
 
 import numpy as np
@@ -187,6 +188,16 @@ def test_thickness():
         drawn = overlay(np.zeros((15, 15)), label_map, thickness=thickness).any(axis=-1)
         assert drawn.sum() == 81 - inside**2
         assert not drawn[label_map == 0].any()
+
+
+@pytest.mark.parametrize("thickness", [1, 2, 4])
+def test_a_picture_made_in_bands_is_the_same(thickness, monkeypatch):
+    generator = np.random.default_rng(0)
+    label_map = np.repeat(np.repeat(generator.integers(0, 4, (9, 8)), 5, axis=0), 4, axis=1)
+    image = generator.integers(0, 2**16, (*label_map.shape, 3)).astype("uint16")
+    whole = overlay(image, label_map, thickness=thickness)
+    monkeypatch.setattr(importlib.import_module("keras_nuclei.measure"), "BAND", 7)
+    np.testing.assert_array_equal(overlay(image, label_map, thickness=thickness), whole)
 
 
 def test_numbers_are_written_inside_and_the_image_is_stretched():
