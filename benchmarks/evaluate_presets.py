@@ -66,7 +66,13 @@ def main(argv: list[str] | None = None) -> Path:
             f"{values['ap50_per_image']:.4f}"
         )
     path = args.run / ("evaluation-packed.json" if args.packed else "evaluation.json")
-    write_json(path, {**training, "augmentations": AUGMENTATIONS, "scores": results})
+    settings = {
+        "augmentations": AUGMENTATIONS,
+        "threshold": segmentation.THRESHOLD,
+        "seed_thresholds": segmentation.SEED_THRESHOLDS,
+        "smoothing": segmentation.SMOOTHING,
+    }
+    write_json(path, {**training, **settings, "scores": results})
     return path
 
 
@@ -125,11 +131,12 @@ def score(rows: list[nuclei.NucleiImage], found: list[Found]) -> dict[str, dict]
 
 
 def pixel_scores(masks: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """Pixel scores of pairs of a true mask and predicted probabilities, at threshold 0.5."""
+    """Pixel scores of pairs of a true mask and predicted probabilities, at the preset threshold."""
+    threshold = segmentation.THRESHOLD
     metrics = {
-        "iou": keras_nuclei.metrics.IoU(),
-        "dice": keras_nuclei.metrics.Dice(),
-        "per_image_dice": keras_nuclei.metrics.Dice(per_image=True),
+        "iou": keras_nuclei.metrics.IoU(threshold=threshold),
+        "dice": keras_nuclei.metrics.Dice(threshold=threshold),
+        "per_image_dice": keras_nuclei.metrics.Dice(threshold=threshold, per_image=True),
     }
     pixels = right = empty = 0
     for true, probabilities in masks:
@@ -138,7 +145,7 @@ def pixel_scores(masks: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]
                 true[None, ..., None].astype("uint8"), probabilities[None, ..., None]
             )
         pixels += true.size
-        right += np.sum((probabilities > 0.5) == true)
+        right += np.sum((probabilities > threshold) == true)
         empty += np.sum(~true)
     return {
         "accuracy": float(right / pixels),

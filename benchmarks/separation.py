@@ -19,15 +19,16 @@ from tqdm import tqdm
 
 from benchmarks import nuclei
 from benchmarks.runs import write_json
-from keras_nuclei import instances, matching, scores, segmentation
+from keras_nuclei import matching, scores, segmentation
 
 SMOOTHING = (0, 1.5)
 SETTINGS = {
     "foreground alone": {},
     "boundary": {"seed_thresholds": ((0.3,), (0.5,), (0.7,)), "smoothing": SMOOTHING},
     "distance": {
-        "seed_thresholds": ((0.4,), (0.5,), (0.6,), (0.5, 0.7), (0.5, 0.6, 0.7, 0.8)),
-        "smoothing": SMOOTHING,
+        "threshold": (0.5, 0.55, 0.6, 0.65, 0.7),
+        "seed_thresholds": ((0.5,), (0.5, 0.7), (0.5, 0.8), (0.5, 0.6, 0.7, 0.8)),
+        "smoothing": (1.5, 2),
     },
     "distance less boundary": {
         "seed_thresholds": ((0.3,), (0.4,), (0.5,)),
@@ -54,14 +55,8 @@ def label(maps: dict[str, np.ndarray], scale: float, method: str, **settings) ->
         "distance less boundary": maps["distance"][..., 0] - 0.4 * maps["boundary"][..., 0],
         "centre": maps["centre"][..., 0],
     }[method]
-    return instances.label_nuclei(
-        foreground,
-        np.clip(landscape, 0, 1),
-        seed_thresholds=settings["seed_thresholds"],
-        smoothing=settings["smoothing"] / scale,
-        min_seed_area=round(8 * pixels),
-        min_area=min_area,
-    )
+    drawn = {"foreground": foreground, "distance": np.clip(landscape, 0, 1)}
+    return segmentation.label_maps(drawn, scale=scale, **settings)
 
 
 def numbered(pieces: np.ndarray, min_area: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from keras_nuclei.jobs import Job, name_jobs, output_names
 from keras_nuclei.measure import measure, overlay
 from keras_nuclei.presets import PRESETS, from_preset
 from keras_nuclei.results import ResultFolder
-from keras_nuclei.segmentation import segment
+from keras_nuclei.segmentation import LARGEST_WHOLE, segment
 
 _FORMATS = ("tiff", "png", "geojson", "roi", "csv")
 # What is taken of a folder; a file that is named is read whatever its suffix.
@@ -225,7 +225,13 @@ def _load_segmenter(arguments) -> Callable:
         model = from_preset(arguments.model)
     options = ("diameter", "scale", "tile_size", "augmentations")
     options = {name: getattr(arguments, name) for name in options}
-    return lambda image: segment(image, model, **options)
+
+    def segment_one(image: np.ndarray) -> np.ndarray:
+        # A bar of its own for what takes minutes.
+        progress = image.shape[0] * image.shape[1] > LARGEST_WHOLE**2 and sys.stderr.isatty()
+        return segment(image, model, progress=progress, **options)
+
+    return segment_one
 
 
 def _segment_all(jobs: list[Job], folder: ResultFolder, segmenter, arguments) -> int:

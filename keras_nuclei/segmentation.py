@@ -4,7 +4,7 @@ import functools
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -35,6 +35,9 @@ SMALLEST_SCALE, LARGEST_ASKED_SCALE = 1 / 64, 8
 
 FAR_MARGIN = 1.1
 """How much clearer nuclei must show at a quarter of the size to be taken for large ones."""
+
+THRESHOLD, SEED_THRESHOLDS, SMOOTHING = 0.5, (0.5, 0.7), 1.5
+"""How nuclei are made of maps (see `label_maps`); chosen by `benchmarks/separation.py`."""
 
 SAMPLED_PIXELS = 2**21
 """About how many pixels of an image, or fewer, decide how its contrast is stretched."""
@@ -394,15 +397,25 @@ def predict_maps(
     return {name: _resize(values, size) for name, values in maps.items()}
 
 
-def label_maps(maps: dict[str, np.ndarray], *, scale: float = 1.0) -> np.ndarray:
-    """Make nuclei of the maps that a model drew at a scale, with the settings of `segment`.
+def label_maps(
+    maps: dict[str, np.ndarray],
+    *,
+    scale: float = 1.0,
+    threshold: float = THRESHOLD,
+    seed_thresholds: Sequence[float] = SEED_THRESHOLDS,
+    smoothing: float = SMOOTHING,
+) -> np.ndarray:
+    """Make nuclei of the maps that a model drew at a scale, as `segment` does.
 
-    The model's pixels count: the distance is smoothed by 1.5 of them, a seed has at least 8, a
-    nucleus at least 12. Where the model saw the image enlarged, the areas are those of the image.
+    The model's pixels count: by so many is smoothed, a seed has at least 8, a nucleus at least 12.
+    Where the model saw the image enlarged, the areas are those of the image.
 
     Args:
         maps: As `predict_maps` returns them.
         scale: As in `predict_maps`.
+        threshold: As in `keras_nuclei.instances.label_nuclei`.
+        seed_thresholds: As in `keras_nuclei.instances.label_nuclei`.
+        smoothing: As in `keras_nuclei.instances.label_nuclei`, in pixels that the model saw.
 
     Returns:
         int32 `(H, W)`: 0 background, 1..n one number per nucleus.
@@ -420,7 +433,9 @@ def label_maps(maps: dict[str, np.ndarray], *, scale: float = 1.0) -> np.ndarray
     return label_nuclei(
         maps["foreground"],
         maps["distance"],
-        smoothing=1.5 / scale,
+        threshold=threshold,
+        seed_thresholds=seed_thresholds,
+        smoothing=smoothing / scale,
         min_seed_area=round(8 * pixels),
         min_area=round(12 * pixels),
     )
