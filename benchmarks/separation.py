@@ -26,9 +26,9 @@ SETTINGS = {
     "foreground alone": {},
     "boundary": {"seed_thresholds": ((0.3,), (0.5,), (0.7,)), "smoothing": SMOOTHING},
     "distance": {
-        "threshold": (0.5, 0.55, 0.6, 0.65, 0.7),
+        "threshold": (0.5, 0.55, 0.6),
         "seed_thresholds": ((0.5,), (0.5, 0.7), (0.5, 0.8), (0.5, 0.6, 0.7, 0.8)),
-        "smoothing": (1.5, 2),
+        "smoothing": (1.5, 2, 2.5, 3),
     },
     "distance less boundary": {
         "seed_thresholds": ((0.3,), (0.4,), (0.5,)),

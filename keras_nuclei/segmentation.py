@@ -36,7 +36,7 @@ SMALLEST_SCALE, LARGEST_ASKED_SCALE = 1 / 64, 8
 FAR_MARGIN = 1.1
 """How much clearer nuclei must show at a quarter of the size to be taken for large ones."""
 
-THRESHOLD, SEED_THRESHOLDS, SMOOTHING = 0.5, (0.5, 0.7), 1.5
+THRESHOLD, SEED_THRESHOLDS, SMOOTHING = 0.55, (0.5, 0.6, 0.7, 0.8), 2.5
 """How nuclei are made of maps (see `label_maps`); chosen by `benchmarks/separation.py`."""
 
 SAMPLED_PIXELS = 2**21
