@@ -43,7 +43,9 @@ def main(argv: list[str] | None = None) -> Path:
         for magnification in MAGNIFICATIONS:
             image, diameter = magnify(row, magnification)
             if diameter:
-                near, far = (segmentation.look(image, model, scale=scale) for scale in (1, 0.25))
+                near, far = (
+                    segmentation.look(image, model, scale=scale) for scale in (1, segmentation.FAR)
+                )
                 views.append((magnification, diameter, near, far))
 
     trials = []

@@ -57,7 +57,7 @@ PRESETS = {
             "upsampling": "nearest",
         },
         file="nuclei_base.npz",
-        sha256="42d3aa50a0dc0b352631df8e0bcfb29bb306d49f8e2dc1ae8cc5b486a08be815",
+        sha256="13442b77a148c107ef1200ed2f4d0e3825a0f0aa1f4fc3188dee9218d6d9a17e",
         card="nuclei_base.md",
     ),
 }

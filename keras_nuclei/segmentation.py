@@ -33,8 +33,11 @@ LARGEST_SCALE = 2
 SMALLEST_SCALE, LARGEST_ASKED_SCALE = 1 / 64, 8
 """What may be asked for as `scale`. Beyond, the model would be shown nothing, or nothing new."""
 
-FAR_MARGIN = 1.1
-"""How much clearer nuclei must show at a quarter of the size to be taken for large ones."""
+FAR = 0.25
+"""The scale at which large nuclei are looked for."""
+
+FAR_MARGIN = 1.05
+"""How much clearer nuclei must show there to be taken for large ones."""
 
 THRESHOLD, SEED_THRESHOLDS, SMOOTHING = 0.55, (0.5, 0.6, 0.7, 0.8), 2.5
 """How nuclei are made of maps (see `label_maps`); chosen by `benchmarks/separation.py`."""
@@ -160,8 +163,10 @@ def estimate_diameter(image, model: keras.Model | str = "nuclei_base", *, tile_s
     finds no nuclei there, one or two other parts), as it is and at a quarter of the size, and what
     it draws more clearly counts. Clear is what is surely foreground and has a distinct middle: the
     product of the mean foreground and of the mean, over the pixels, of the highest distance in
-    their nucleus. From afar a clump can pass for a large nucleus, so that view has to be clearer by
-    10 % (for how often that is right, see `benchmarks/diameters.py`).
+    their nucleus. From afar a clump can pass for a large nucleus. So that view has to be clearer by
+    5 %, and, where the other one shows nuclei too, to show none of more than 240 pixels, which
+    even from there would be larger than what the models know (for how often that is right, see
+    `benchmarks/diameters.py`).
 
     Args:
         image: As in `segment`.
@@ -216,7 +221,7 @@ def _estimate(image, model, limits, tile_size: int) -> tuple[float, np.ndarray |
     for window in _busiest_windows(image, limits):
         pixels = normalize(np.asarray(image[window]), limits=limits)
         near = look(pixels, model, scale=1, tile_size=tile_size)
-        far = look(pixels, model, scale=0.25, tile_size=tile_size)
+        far = look(pixels, model, scale=FAR, tile_size=tile_size)
         if near.clarity or far.clarity:
             break
     else:
@@ -279,11 +284,14 @@ def choose(near: Look, far: Look, margin: float = FAR_MARGIN) -> Look:
     """Of the looks at scale 1 and from afar, the one that shows the nuclei as they are.
 
     Example:
-        >>> near, far = Look(0.80, 12.0, None), Look(0.85, 150.0, None)
+        >>> near, far = Look(0.80, 12.0, None), Look(0.82, 150.0, None)
         >>> choose(near, far).diameter, choose(near, far, margin=1).diameter
         (12.0, 150.0)
+        >>> choose(near, Look(0.95, 400.0, None)).diameter  # a clump
+        12.0
     """
-    return far if far.clarity > margin * near.clarity else near
+    too_large = far.diameter > LARGEST_DIAMETER / FAR and near.clarity > 0
+    return far if far.clarity > margin * near.clarity and not too_large else near
 
 
 def typical_diameter(areas: np.ndarray) -> float:
