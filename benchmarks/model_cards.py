@@ -48,6 +48,7 @@ as trained; {half_dice:.4f} and {half_dsb:.4f} in half precision, as shipped.
   small ones may be taken for one large nucleus. Pass `diameter`.
 - Bright or dark things that are no nuclei, such as fibres, may be taken for some.
 - Nuclei smaller than about 6 pixels across are missed; larger ones than 60 are scaled down first.
+  Larger ones than 240 are not expected where no diameter is given.
 - It knows nuclei in two dimensions. Pages of a stack are segmented one by one.
 - Research use: it has not been validated for diagnosis.
 
