@@ -108,7 +108,7 @@ def crowding(recipe: dict) -> str:
         return ""
     return (
         f" In the last stage, {recipe['crowded']:.0%} were crowded with\nnuclei of another crop "
-        "laid over, stretch and stain varied more, and a tenth was compressed as JPEG."
+        "laid over, stretch and stain varied more, a tenth was compressed as JPEG."
     )
 
 

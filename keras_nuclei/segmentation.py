@@ -4,7 +4,7 @@ import functools
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -48,7 +48,7 @@ SAMPLED_PIXELS = 2**21
 
 def segment(
     image,
-    model: keras.Model | str = "nuclei_base",
+    model: keras.Model | Callable | str = "nuclei_base",
     *,
     diameter: float | None = None,
     scale: float | None = None,
@@ -69,7 +69,8 @@ def segment(
             dtype and range, bright nuclei on dark or dark ones on bright. Anything that can be
             sliced will do, a memory map too.
         model: A name in `keras_nuclei.PRESETS`, or a model whose output is a dict with the heads
-            `"foreground"` and `"distance"`, as that of a preset.
+            `"foreground"` and `"distance"`, as that of a preset; or a function from float32 batches
+            `(n, height, width, 3)`, 0..255, to such a dict.
         diameter: Of a typical nucleus, in pixels of the image. Nuclei much larger or smaller than
             those that the models know (see `model_scale`) are brought to that size on the way.
         scale: In place of `diameter`: how many times larger the model sees the image, 1/64 to 8.
