@@ -1,7 +1,7 @@
 """Batch normalization by TensorFlow's fused kernel: the same numbers, sooner.
 
 Keras builds it of some twenty operations, forwards and backwards, each of which reads and writes
-the whole feature map. On CPUs that takes as long as all convolutions together.
+the whole feature map. On CPUs that is a large part of a training step.
 """
 
 import contextlib
