@@ -56,7 +56,8 @@ def label(maps: dict[str, np.ndarray], scale: float, method: str, **settings) ->
         "centre": maps["centre"][..., 0],
     }[method]
     drawn = {"foreground": foreground, "distance": np.clip(landscape, 0, 1)}
-    return segmentation.label_maps(drawn, scale=scale, **settings)
+    # As the methods that have no seeds, where no other threshold is tried.
+    return segmentation.label_maps(drawn, scale=scale, **{"threshold": 0.5, **settings})
 
 
 def numbered(pieces: np.ndarray, min_area: int) -> np.ndarray:

@@ -66,7 +66,7 @@ def label_tiled(
     rows = Tiles.cover(height, min(tile_size, height), overlap)
     columns = Tiles.cover(width, min(tile_size, width), overlap)
     if out is None:
-        out = np.empty((height, width), "int32")
+        out = np.zeros((height, width), "int32")
     else:
         check_out(out, (height, width))
     stitcher = _Stitcher(rows, columns, overlap)
