@@ -31,7 +31,7 @@ extensions = [
     "docstrings",
 ]
 exclude_patterns = ["_build", "examples", "sg_execution_times.rst"]
-# The picture of the examples' run times is of no use to a reader.
+# That settings of the gallery hold no plain values, so that its pages are read anew each time.
 suppress_warnings = ["config.cache"]
 
 nitpicky = True

@@ -130,24 +130,22 @@ def _summary(names) -> list[str]:
 def result_pages(folder: Path) -> dict[str, str]:
     """Make the pages of what was measured, from the files where it stands."""
     readme = (ROOT / "README.md").read_text()
-    pages = {
-        "results/scores.md": section(readme, "Results"),
-        "results/encoders.md": encoders_page(),
-        "results/dsb2018.md": (ROOT / "tfds_dsb2018" / "README.md").read_text(),
-        "results/changelog.md": (ROOT / "CHANGELOG.md").read_text(),
-    }
-    sources = {"results/dsb2018.md": ROOT / "tfds_dsb2018"}
-    for card in sorted((ROOT / "keras_nuclei" / "weights").glob("*.md")):
-        pages[f"results/{card.name}"] = card.read_text()
-        sources[f"results/{card.name}"] = card.parent
+    data_set = ROOT / "tfds_dsb2018"
+    cards = sorted((ROOT / "keras_nuclei" / "weights").glob("*.md"))
     # What benchmarks.report makes for the site alone: whole pages, by name.
-    for name, make in getattr(report, "PAGES", {}).items():
-        pages[f"results/{name}.md"] = make()
-    linked = {
-        path: relink(text, sources.get(path, ROOT), folder / "results")
-        for path, text in pages.items()
+    reports = {name: make() for name, make in getattr(report, "PAGES", {}).items()}
+    target = folder / "results"
+    pages = {
+        "scores": relink(section(readme, "Results"), ROOT, target),
+        "encoders": encoders_page(),
+        **{name: relink(text, ROOT, target) for name, text in reports.items()},
+        **{card.stem: relink(card.read_text(), card.parent, target) for card in cards},
+        "dsb2018": "# The data set dsb2018\n\n"
+        + relink((data_set / "README.md").read_text(), data_set, target),
+        "changelog": relink((ROOT / "CHANGELOG.md").read_text(), ROOT, target),
     }
-    return {**linked, "results/index.md": _results_index([Path(path).stem for path in pages])}
+    texts = {f"results/{name}.md": text for name, text in pages.items()}
+    return {"results/index.md": _results_index(list(pages)), **texts}
 
 
 def section(text: str, title: str) -> str:

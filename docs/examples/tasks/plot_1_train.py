@@ -29,7 +29,9 @@ for name in ("images", "masks"):
 for number in range(16):
     image, label_map = draw_field(number, 128, 160)
     Image.fromarray(image).save(folder / "images" / f"{number:02d}.png")
-    Image.fromarray((label_map > 0).astype("uint8") * 255).save(folder / "masks" / f"{number:02d}.png")
+    Image.fromarray((label_map > 0).astype("uint8") * 255).save(
+        folder / "masks" / f"{number:02d}.png"
+    )
 
 # %%
 # Reading them
@@ -68,7 +70,10 @@ class Crops(keras.utils.PyDataset):
         return self.batches
 
     def __getitem__(self, index):
-        crops = [self.crop(*self.pairs[i]) for i in self.generator.choice(len(self.pairs), 8)]
+        crops = [
+            self.crop(*self.pairs[i])
+            for i in self.generator.choice(len(self.pairs), self.batch_size)
+        ]
         images, masks = zip(*crops, strict=True)
         return np.stack(images), np.stack(masks)
 
@@ -88,10 +93,13 @@ class Crops(keras.utils.PyDataset):
 # for. Cross-entropy and Dice together keep few nuclei from drowning in background.
 
 model = keras_nuclei.unet(
-    "efficientnet_lite0", encoder_weights="imagenet", encoder_depth=4, decoder_filters=(64, 48, 32, 16)
+    "efficientnet_lite0",
+    encoder_weights="imagenet",
+    encoder_depth=4,
+    decoder_filters=(64, 48, 32, 16),
 )
 model.compile(
-    keras.optimizers.Adam(2e-3),
+    keras.optimizers.Adam(1e-3),
     keras_nuclei.losses.BinaryCrossentropyDice(),
     metrics=[keras_nuclei.metrics.Dice(), keras_nuclei.metrics.IoU()],
 )

@@ -71,13 +71,18 @@ def block(x, filters, strides):
 
 image = keras.Input((None, None, 3))
 x = keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
-for filters, strides in ((16, 2), (32, 2), (32, 1), (64, 2)):
+x = keras.layers.Conv2D(16, 3, strides=2, padding="same", activation="relu", name="stem")(x)
+for filters, strides in ((32, 2), (32, 1), (64, 2)):
     x = block(x, filters, strides)
 scores = keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x))
 classifier = keras.Model(image, scores, name="classifier")
 
 sums = [layer.output for layer in classifier.layers if isinstance(layer, keras.layers.Activation)]
-taps = {"P1": sums[0], "P2": sums[2], "P3": sums[3]}  # the last tensor of each size
+taps = {
+    "P1": classifier.get_layer("stem").output,
+    "P2": sums[1],
+    "P3": sums[2],
+}  # the last tensor of each size
 encoder = keras.Model(classifier.input, taps, name="tapped_classifier")
 
 # %%

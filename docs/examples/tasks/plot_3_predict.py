@@ -60,8 +60,10 @@ for path in sorted(folder.iterdir()):
 
 large = skimage.transform.resize(image[:120, :160], (720, 960), preserve_range=True, order=1)
 estimated = keras_nuclei.segmentation.estimate_diameter(large)
-print(f"estimated diameter {estimated:.0f} pixels; so the model sees the image "
-      f"{keras_nuclei.segmentation.model_scale(estimated):.2f} times as large")
+print(
+    f"estimated diameter {estimated:.0f} pixels; so the model sees the image "
+    f"{keras_nuclei.segmentation.model_scale(estimated):.2f} times as large"
+)
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
 for axis, scale in zip(axes, (1, None), strict=True):

@@ -89,9 +89,10 @@ for path in sorted(folder.iterdir()):
 # In ``segment``
 # --------------
 # ``segment`` takes any function from a batch to a dict of maps, such as one around a session of
-# another runtime: here the trained model, run by ONNX Runtime.
+# another runtime: here the trained model, run by ONNX Runtime. Keras exports what has been called once.
 
 preset = keras_nuclei.from_preset("nuclei_small")
+preset(images)
 preset.export(folder / "nuclei_small.onnx", format="onnx", verbose=False)
 session = onnxruntime.InferenceSession(folder / "nuclei_small.onnx")
 
