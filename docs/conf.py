@@ -5,6 +5,7 @@ Nothing is fetched: what the examples show they draw, or find in a package.
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 # Before TensorFlow is imported, by what is documented: its notices would stand in the pages.
@@ -16,6 +17,9 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE / "extensions")]
 
 import keras_nuclei  # noqa: E402
+
+# Of Keras's own ONNX export under NumPy 2, on a page that is not about that.
+warnings.filterwarnings("ignore", message="In the future `np.object`", category=FutureWarning)
 
 project = "keras-nuclei"
 copyright = "the authors of keras-nuclei, Apache-2.0"
@@ -67,7 +71,7 @@ sphinx_gallery_conf = {
     "min_reported_time": 1e9,
     "write_computation_times": False,
     "remove_config_comments": True,
-    "capture_repr": ("_repr_html_", "__repr__"),
+    "capture_repr": ("_repr_html_",),
     "matplotlib_animations": False,
     "reset_modules": ("matplotlib",),
     "thumbnail_size": (400, 280),

@@ -36,9 +36,9 @@ for number in range(16):
 # %%
 # Reading them
 # ------------
-# Two conventions: images have three dimensions and values 0..255, and nobody has to scale them; masks
-# are 0 and 1. Files often hold 0 and 255, which losses and metrics refuse, since a Dice of them
-# would be wrong without a word. So compare with 0.
+# Two conventions: images have three dimensions and values 0..255, and nobody has to scale them;
+# masks are 0 and 1. Files often hold 0 and 255, which losses and metrics refuse, since a Dice of
+# them would be wrong without a word. So compare with 0.
 
 
 def read_pair(name):
@@ -116,6 +116,7 @@ history = model.fit(
 # What it has learned
 # -------------------
 
+# sphinx_gallery_thumbnail_number = 2
 figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
 epochs = np.arange(1, len(history["dice"]) + 1)
 axis.plot(epochs, history["dice"], label="training crops")

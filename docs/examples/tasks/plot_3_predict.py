@@ -55,10 +55,11 @@ for path in sorted(folder.iterdir()):
 # Nuclei of unusual size
 # ----------------------
 # The size of the nuclei is estimated, and the image brought to a scale that the model knows. Where
-# you know it better, say so: as ``diameter``, in pixels of the image, or as ``scale``. Here every
-# nucleus is six times as large as it was.
+# you know it better, say so: as ``diameter``, in pixels of the image, or as ``scale``. Here nuclei
+# are six times as large as they were drawn.
 
-large = skimage.transform.resize(image[:120, :160], (720, 960), preserve_range=True, order=1)
+small = draw_field(0, 300, 420)[0][:120, :160]
+large = skimage.transform.resize(small, (720, 960), preserve_range=True, order=3)
 estimated = keras_nuclei.segmentation.estimate_diameter(large)
 print(
     f"estimated diameter {estimated:.0f} pixels; so the model sees the image "
@@ -96,8 +97,8 @@ for axis, picture, title in zip(
     axis.axis("off")
 
 # %%
-# Maps become nuclei by a watershed. ``label_tiled`` numbers the nuclei of images that don't fit into
-# memory as label maps either.
+# Maps become nuclei by a watershed. ``label_tiled`` numbers the nuclei of images that don't fit
+# into memory as label maps either.
 
 labels = keras_nuclei.segmentation.label_maps({"foreground": foreground, "distance": distance})
 print(labels.max(), "nuclei")
