@@ -62,6 +62,14 @@ def test_pages_of_results_are_those_of_their_files(pages):
             )
 
 
+def test_reports_of_the_benchmarks_become_pages(pages, monkeypatch):
+    report = {"exports": lambda: "# Exports\n\n[code](setup.cfg)\n"}
+    monkeypatch.setattr(pages.report, "PAGES", report, raising=False)
+    sources = pages.result_pages(DOCS)
+    assert sources["results/exports.md"] == "# Exports\n\n[code](../../setup.cfg)\n"
+    assert "\nexports\n" in sources["results/index.md"]
+
+
 def test_a_section_that_a_page_is_made_of_must_be_there(pages):
     text = "# A\n\n## Results\n\n### Nuclei\n\nmany\n\n## Licenses\n"
     assert pages.section(text, "Results") == "# Results\n\n## Nuclei\n\nmany\n\n"
@@ -79,11 +87,11 @@ def test_links_lead_where_they_led(pages, tmp_path):
 
 
 def test_cells_of_tables(pages):
-    records = [{"name": "a|b", "parameters": 1234, "channels": (8, 16), "weights_from": ""}]
+    records = [{"name": "a|b", "parameters": 1234, "any_size": True, "weights_from": ""}]
     assert pages.table(records) == [
-        "| name | parameters | channels | weights from |",
+        "| name | parameters | any size | weights from |",
         "| --- | --- | --- | --- |",
-        "| a\\|b | 1,234 | 8, 16 | - |",
+        "| a\\|b | 1,234 | yes | - |",
     ]
 
 

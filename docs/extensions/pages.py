@@ -220,6 +220,8 @@ def _cell(value) -> str:
         return ", ".join(f"{key}: {_cell(each)}" for key, each in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(_cell(each) for each in value) or "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|")
 
 
