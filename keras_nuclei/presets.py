@@ -61,6 +61,7 @@ PRESETS = {
         card="nuclei_base.md",
     ),
 }
+"""Trained models by name."""
 
 
 def from_preset(name: str) -> keras.Model:

@@ -143,7 +143,7 @@ def panoptic_quality(
 
 
 def dsb_score(matches: list[Match], *, per_image: bool = True) -> float:
-    """Mean of AP over the IoU thresholds 0.50, 0.55 ... 0.95.
+    """Mean of AP over the IoU thresholds 0.50 to 0.95, in steps of 0.05.
 
     The score that ranked the entries of the Data Science Bowl 2018 (Caicedo et al. 2019,
     https://doi.org/10.1038/s41592-019-0612-7).

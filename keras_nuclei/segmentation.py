@@ -25,7 +25,7 @@ LARGEST_WHOLE = 2048
 """Images of more pixels than this squared are labelled in tiles of this height and width."""
 
 SMALLEST_DIAMETER, LARGEST_DIAMETER = 26, 60
-"""Of the nuclei that a model is shown, in pixels: smaller and larger ones are brought there."""
+"""Of the nuclei that a model is shown, in pixels. Smaller and larger ones are brought there."""
 
 LARGEST_SCALE = 2
 """Nothing is gained by showing an image larger than that."""
