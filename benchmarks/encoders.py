@@ -29,6 +29,7 @@ def describe(encoder: keras.Model) -> dict[str, str]:
 
 
 def main() -> None:
+    """Build every encoder and write the table."""
     rows = []
     for name in tqdm(ENCODERS, desc="encoders"):
         encoder = keras_nuclei.encoders.get_encoder(name, weights=None)

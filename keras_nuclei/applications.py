@@ -9,7 +9,10 @@ import numpy as np
 from keras import layers
 
 from keras_nuclei.channels import ChannelScaling, OnesChannel, adapt_to_channels
-from keras_nuclei.pyramids import feature_pyramid
+from keras_nuclei.pyramids import PadToMultiple, crop_pyramid, find_taps, trace
+
+# All of them halve their input five times.
+_STRIDE = 32
 
 # Keras divides by the standard deviation once more where it downloads the weights of EfficientNet,
 # as they were trained, and does not where it reads them from a file
@@ -147,15 +150,19 @@ def application_encoder(
     # Random weights have nothing to adapt: those of the copy are as good.
     with_ones = weights is not None and first_kernel.shape[2] > channels
 
-    adapted = _clone(body, channels + with_ones, batch_norm_momentum)
+    image = keras.Input(input_shape, name="image")
+    x = PadToMultiple(_STRIDE, name="pad")(image)
+    x = layers.Rescaling(
+        list(own_scaling.scale), offset=list(own_scaling.offset), name="preprocessing"
+    )(x)
+    if with_ones:
+        x = OnesChannel(name="ones")(x)
+    features = trace(body, x, _copier(body, x.shape[-1], batch_norm_momentum))[-1].output
+    network = keras.Model(image, features)
     if weights is not None:
-        _copy_weights(body, adapted, first_kernel)
-    return feature_pyramid(
-        adapted,
-        preprocessing=lambda x: _preprocess(x, own_scaling, with_ones),
-        input_shape=input_shape,
-        name=name,
-    )
+        _copy_weights(body, network, first_kernel)
+    pyramid = {level: layer.output for level, layer in find_taps(network).items()}
+    return keras.Model(image, crop_pyramid(pyramid, image), name=name)
 
 
 def _build_classifier(application: Application, weights: str | None, name: str) -> keras.Model:
@@ -224,13 +231,9 @@ def _scaling(body: keras.Model, application: Application, weights: str | None) -
     )
 
 
-def _preprocess(x: keras.KerasTensor, scaling: ChannelScaling, with_ones: bool):
-    x = layers.Rescaling(list(scaling.scale), offset=list(scaling.offset), name="preprocessing")(x)
-    return OnesChannel(name="ones")(x) if with_ones else x
-
-
-def _clone(body: keras.Model, channels: int, batch_norm_momentum: float) -> keras.Model:
-    """Copy a network for images of any size and of some number of channels; weights are random."""
+def _copier(body: keras.Model, channels: int, batch_norm_momentum: float):
+    """How to copy a network's layers for images of any size; their weights are random."""
+    first = _first_convolution(body)
     leading = {layer.name for layer in _leading_scaling(body)}
     after_padding = {
         operation.name
@@ -243,7 +246,11 @@ def _clone(body: keras.Model, channels: int, batch_norm_momentum: float) -> kera
         if layer.name in leading:
             return layers.Identity(name=layer.name)
         if isinstance(layer, keras.Sequential):
-            return keras.Sequential([copy(part) for part in layer.layers], name=layer.name)
+            parts = keras.Sequential([copy(part) for part in layer.layers], name=layer.name)
+            # Else it would take no other size than the first that it sees.
+            of_input = channels if first in layer.layers else layer.input.shape[-1]
+            parts.build((None, None, None, of_input))
+            return parts
         config = layer.get_config()
         if layer.name not in after_padding and _eats_border(config):
             config["padding"] = "same"
@@ -251,15 +258,7 @@ def _clone(body: keras.Model, channels: int, batch_norm_momentum: float) -> kera
             config["momentum"] = batch_norm_momentum
         return type(layer).from_config(config)
 
-    return keras.models.clone_model(
-        body, input_tensors=_like(body.input, channels), clone_function=copy
-    )
-
-
-def _like(model_input, channels: int):
-    """An Input for another number of channels, in the structure that a model's input has."""
-    image = keras.Input((None, None, channels))
-    return keras.tree.map_structure(lambda _: image, model_input)
+    return copy
 
 
 def _maker(model: keras.Model, tensor):
@@ -294,8 +293,9 @@ def _first_kernel(model: keras.Model) -> np.ndarray:
 
 def _copy_weights(source: keras.Model, target: keras.Model, first_kernel: np.ndarray) -> None:
     first = _first_convolution(target).name
-    for old, new in zip(_parts(source), _parts(target), strict=True):
-        if new.name == first:
-            new.set_weights([first_kernel, *old.get_weights()[1:]])
-        elif new.weights:
-            new.set_weights(old.get_weights())
+    trained = {layer.name: layer.get_weights() for layer in _parts(source)}
+    for layer in _parts(target):
+        if layer.name == first:
+            layer.set_weights([first_kernel, *trained[first][1:]])
+        elif layer.weights:
+            layer.set_weights(trained[layer.name])

@@ -3,9 +3,9 @@
 A network's first convolution sees, of channel c, `scale[c] * value + offset[c]`. The features
 of a grey image, given as one channel, are to be those of the same image given as three equal
 ones; so its kernel is the sum of the three, each times its own scale. Where the offsets differ by
-channel, a part of the convolution does not depend on the image; it is not the same everywhere, since
-at the border the network pads with zeros. A channel of ones, seen by a kernel of its own and padded
-like the image, is that part exactly.
+channel, a part of the convolution does not depend on the image; it is not the same everywhere,
+since at the border the network pads with zeros. A channel of ones, seen by a kernel of its own and
+padded like the image, is that part exactly.
 
 For n channels, 2 or more than 3, the three kernels take turns and are scaled by 3 / n, as in the
 library timm, so that features stay as large as they were; each channel keeps the scale and offset

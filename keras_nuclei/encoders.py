@@ -208,7 +208,8 @@ def get_encoder(
                 f"encoder_weights={weights!r} was passed with a model as the encoder, which "
                 "brings weights of its own. Load them into that model and leave the argument out."
             )
-        if hasattr(encoder, "pyramid_outputs") or not isinstance(encoder.output, dict):
+        is_pyramid = isinstance(getattr(encoder, "output", None), dict)
+        if hasattr(encoder, "pyramid_outputs") or not is_pyramid:
             encoder = feature_pyramid(encoder)
         check_pyramid(encoder)
         return encoder

@@ -7,9 +7,15 @@ and each feature map is cropped to `ceil(size / 2**n)`, which is what the decode
 
 import math
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 from keras import layers, ops
+
+from keras_nuclei.channels import OnesChannel
+
+PROBE_SIZE = 2**10
+"""Height and width at which the sizes of a network's feature maps are looked at, in pixels."""
 
 
 @keras.saving.register_keras_serializable(package="keras_nuclei")
@@ -120,6 +126,17 @@ class CropToLevel(layers.Layer):
         return {**super().get_config(), "level": self.level}
 
 
+PIXELWISE = (
+    PadToMultiple,
+    OnesChannel,
+    layers.Rescaling,
+    layers.Normalization,
+    layers.ZeroPadding2D,
+    layers.Identity,
+)
+"""Layers that make no features of an image's pixels."""
+
+
 def feature_pyramid(
     model: keras.Model,
     *,
@@ -169,11 +186,10 @@ def feature_pyramid(
         >>> {level: features.shape[-1] for level, features in encoder.output.items()}
         {'P1': 48, 'P2': 48, 'P3': 96, 'P4': 192, 'P5': 1280}
     """
-    _require_functional(model)
-    if taps is None:
-        taps = getattr(model, "pyramid_outputs", None) or find_taps(model)
-    taps = {level: taps[level] for level in sorted(taps)}
-    deepest = max(int(level[1:]) for level in taps)
+    model = _functional(model)
+    taps = taps or getattr(model, "pyramid_outputs", None)
+    makers = _makers(model, taps) if taps else find_taps(model)
+    deepest = max(int(level[1:]) for level in makers)
     if input_shape is None:
         input_shape = (None, None, model.inputs[0].shape[-1])
 
@@ -181,16 +197,39 @@ def feature_pyramid(
     x = PadToMultiple(2**deepest, name="pad")(image)
     if preprocessing is not None:
         x = preprocessing(x)
-    pyramid = call_flat(model, x, taps)
-    cropped = {
+    outputs = {id(step.operation): step.output for step in trace(model, x)}
+    pyramid = {level: outputs[id(makers[level])] for level in sorted(makers)}
+    return keras.Model(image, crop_pyramid(pyramid, image), name=name or model.name)
+
+
+def crop_pyramid(pyramid: dict[str, keras.KerasTensor], image: keras.KerasTensor) -> dict:
+    """Crop the feature maps of a padded image, by level, to what the image itself covers."""
+    return {
         level: CropToLevel(int(level[1:]), name=f"crop_{level}")(features, image)
         for level, features in pyramid.items()
     }
-    return keras.Model(image, cropped, name=name or model.name)
 
 
-def call_flat(model: keras.Model, x: keras.KerasTensor, outputs: dict) -> dict:
-    """Run a model's own layers on another input, as if they had been written there.
+class Step(NamedTuple):
+    """One call in a network: of a layer or of another Keras operation.
+
+    Attributes:
+        operation: What was called.
+        inputs: The tensors that it was called with.
+        output: What it returned: a tensor, or a structure of some.
+    """
+
+    operation: keras.Operation
+    inputs: list[keras.KerasTensor]
+    output: Any
+
+
+def trace(
+    model: keras.Model,
+    x: keras.KerasTensor,
+    clone_function: Callable[[layers.Layer], layers.Layer] = lambda layer: layer,
+) -> list[Step]:
+    """Run a model's layers on another input, as if they had been written there.
 
     Calling the model would put it into the new one whole; flat, its deeper layers can be left out
     and its layers be found by name.
@@ -198,55 +237,66 @@ def call_flat(model: keras.Model, x: keras.KerasTensor, outputs: dict) -> dict:
     Args:
         model: Functional model with one input.
         x: What to run it on.
-        outputs: Outputs of layers of `model`, by any keys.
+        clone_function: What to call in place of each layer; without one, the layer itself.
 
     Returns:
-        The same outputs for `x`, by the same keys.
+        Every call, each after those that it needs; the last one's output is the model's, where it
+        has one.
     """
-    part = keras.Model(model.inputs, outputs)
-    results = {}
+    steps = []
 
     def call(operation, *args, **kwargs):
-        results[id(operation)] = operation(*args, **kwargs)
-        return results[id(operation)]
+        output = operation(*args, **kwargs)
+        tensors = [
+            tensor
+            for tensor in keras.tree.flatten((args, kwargs))
+            if isinstance(tensor, keras.KerasTensor)
+        ]
+        steps.append(Step(operation, tensors, output))
+        return output
 
-    # clone_model itself returns a copy of the graph that begins at x; what comes before x is in the
-    # results alone.
+    # What clone_model returns is a copy of the graph that begins at x, without what comes before.
     keras.models.clone_model(
-        part,
-        input_tensors=keras.tree.map_structure(lambda _: x, part.input),
-        clone_function=lambda layer: layer,
+        model,
+        input_tensors=keras.tree.map_structure(lambda _: x, model.input),
+        clone_function=clone_function,
         call_function=call,
     )
-    makers = {
-        id(tensor): id(operation)
-        for operation in part.operations
-        for tensor in keras.tree.flatten(operation.output)
-    }
-    return {key: results[makers[id(tensor)]] for key, tensor in outputs.items()}
+    return steps
 
 
-def find_taps(model: keras.Model) -> dict[str, keras.KerasTensor]:
-    """Find the feature map at each stride that is a power of two; see `feature_pyramid`.
+def find_taps(model: keras.Model) -> dict[str, keras.Operation]:
+    """Find what makes the feature map at each stride that is a power of two.
+
+    Which one that is, `feature_pyramid` says.
 
     Args:
         model: A functional model with one input.
 
     Returns:
-        Feature maps by level, `P1` first. `P0` is among them where the model computes features
-        at the full size.
+        The layers, or other operations, by level, the largest map first. `P0` is among them where
+        the model computes features at the full size.
 
     Raises:
         ValueError: If there are none.
+
+    Example:
+        >>> import keras
+        >>> from keras_nuclei.pyramids import find_taps
+        >>> image = keras.Input((None, None, 3))
+        >>> x = keras.layers.Conv2D(4, 3, strides=2, padding="same", name="halve")(image)
+        >>> x = keras.layers.ReLU(name="activate")(x)
+        >>> {level: layer.name for level, layer in find_taps(keras.Model(image, x)).items()}
+        {'P1': 'activate'}
     """
-    operations = _path_to_output(model)
-    levels = _levels(model, operations)
-    on_every_path = _on_every_path(operations)
+    steps = _probe(model, PROBE_SIZE)
+    levels = _levels(steps)
+    on_every_path = _on_every_path(steps)
     taps = {}
     for level in sorted(set(levels) - {None}):
         here = [index for index, found in enumerate(levels) if found == level]
-        chosen = [i for i in here if on_every_path[i]] or _widest(operations, here)
-        taps[f"P{level}"] = operations[chosen[-1]].output
+        chosen = [i for i in here if on_every_path[i]] or _widest(steps, here)
+        taps[f"P{level}"] = steps[chosen[-1]].operation
     if not any(level != "P0" for level in taps):
         raise ValueError(
             f"{model.name!r} has no feature map that is a power of two smaller than its input. "
@@ -255,67 +305,7 @@ def find_taps(model: keras.Model) -> dict[str, keras.KerasTensor]:
     return taps
 
 
-def _require_functional(model: keras.Model) -> None:
-    if not hasattr(model, "operations") or not getattr(model, "inputs", None):
-        raise TypeError(
-            "An encoder must be a functional keras.Model, whose layers can be looked at; "
-            f"got {type(model).__name__} {getattr(model, 'name', '')!r}. Build it with "
-            "keras.Model(inputs, outputs)."
-        )
-    shapes = [tuple(tensor.shape) for tensor in model.inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 4:
-        raise ValueError(
-            "An encoder has one input (batch, height, width, channels). "
-            f"{model.name!r} has the inputs {shapes}."
-        )
-
-
-def _path_to_output(model: keras.Model) -> list:
-    """The operations between a model's input and its output, each after those that it needs."""
-    return [
-        operation
-        for operation in keras.Model(model.inputs, model.outputs).operations
-        if not isinstance(operation, layers.InputLayer)
-    ]
-
-
-def _inputs(operation) -> list:
-    return keras.tree.flatten(operation.input)
-
-
-def _widest(operations: list, indices: list[int]) -> list[int]:
-    widths = {index: operations[index].output.shape[-1] for index in indices}
-    return [index for index in indices if widths[index] == max(widths.values())]
-
-
-def _levels(model: keras.Model, operations: list) -> list[int | None]:
-    """Of each operation, the n of `Pn`; None where its output is no feature map of that kind."""
-    size = 2**10
-    channels = model.inputs[0].shape[-1]
-    shapes = _shapes_at(model, operations, (1, size, size, channels))
-    levels = []
-    # Until something has been computed from them, pixels are no features.
-    still_pixels = {id(model.inputs[0])}
-    for operation, shape in zip(operations, shapes, strict=True):
-        # One pixel is no map but a mean over all of one, as squeeze-and-excitation has it.
-        if len(shape) != 4 or shape[1] != shape[2] or not shape[1] or shape[1] == 1:
-            levels.append(None)
-            continue
-        level = math.log2(size / shape[1])
-        is_pixels = _is_pixelwise(operation) and id(_inputs(operation)[0]) in still_pixels
-        if is_pixels:
-            still_pixels.add(id(operation.output))
-        levels.append(int(level) if level.is_integer() and level >= 0 and not is_pixels else None)
-    return levels
-
-
-def _is_pixelwise(operation) -> bool:
-    return isinstance(
-        operation, layers.Rescaling | layers.Normalization | layers.ZeroPadding2D | layers.Identity
-    )
-
-
-def find_strides(model: keras.Model) -> dict[str, float]:
+def find_strides(model: keras.Model) -> dict[str, int]:
     """Find how many times smaller than the image the output of each layer is.
 
     Args:
@@ -331,49 +321,110 @@ def find_strides(model: keras.Model) -> dict[str, float]:
         >>> image = keras.Input((None, None, 3))
         >>> x = keras.layers.MaxPooling2D(2, padding="same", name="pool")(image)
         >>> find_strides(keras.Model(image, x))
-        {'pool': 2.0}
+        {'pool': 2}
     """
-    operations = _path_to_output(model)
-    size = 2**10
-    shapes = _shapes_at(model, operations, (1, size, size, model.inputs[0].shape[-1]))
-    of_tensor = {id(model.inputs[0]): 1.0}
+    # At the size that the model is for: parts of it that are models themselves take no other.
+    size = model.inputs[0].shape[1] or PROBE_SIZE
+    of_tensor = {}
     strides = {}
-    for operation, shape in zip(operations, shapes, strict=True):
-        before = max(of_tensor.get(id(tensor), 1.0) for tensor in _inputs(operation))
-        is_map = len(shape) == 4 and shape[1] not in (None, 1)
-        strides[operation.name] = size / shape[1] if is_map else before
-        for tensor in keras.tree.flatten(operation.output):
-            of_tensor[id(tensor)] = strides[operation.name]
+    for step in _probe(model, size):
+        before = max(of_tensor.get(id(tensor), 1) for tensor in step.inputs)
+        # Rounded, since some maps have a border that was added for the next layer.
+        stride = round(size / step.output.shape[1]) if _is_map(step.output) else before
+        strides[step.operation.name] = stride
+        for tensor in keras.tree.flatten(step.output):
+            of_tensor[id(tensor)] = stride
     return strides
 
 
-def _shapes_at(model: keras.Model, operations: list, shape: tuple) -> list[tuple]:
-    """Shape of each operation's output for an input of a given shape."""
-    outputs = {str(index): operation.output for index, operation in enumerate(operations)}
-    # An Input of its own: the model's may be of a fixed size.
-    probe = keras.Input(batch_shape=shape)
-    probed = call_flat(model, probe, outputs)
-    return [tuple(getattr(probed[str(index)], "shape", ())) for index in range(len(operations))]
+def _functional(model: keras.Model) -> keras.Model:
+    """The model itself, or a sequential one's graph, if it can be looked into."""
+    if isinstance(model, keras.Sequential) and model.inputs:
+        model = keras.Model(model.inputs, model.outputs, name=model.name)
+    if not hasattr(model, "operations") or not getattr(model, "inputs", None):
+        raise TypeError(
+            "An encoder must be a functional keras.Model, whose layers can be looked at; "
+            f"got {type(model).__name__} {getattr(model, 'name', '')!r}. Build it with "
+            "keras.Model(inputs, outputs)."
+        )
+    shapes = [tuple(tensor.shape) for tensor in model.inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4:
+        raise ValueError(
+            "An encoder has one input (batch, height, width, channels). "
+            f"{model.name!r} has the inputs {shapes}."
+        )
+    return model
 
 
-def _on_every_path(operations: list) -> list[bool]:
-    """Whether every path from the input to the output leads through an operation.
+def _makers(model: keras.Model, taps: dict[str, keras.KerasTensor]) -> dict[str, keras.Operation]:
+    """What made the tensors that were named."""
+    makers = {
+        id(tensor): operation
+        for operation in model.operations
+        for tensor in keras.tree.flatten(operation.output)
+    }
+    foreign = [level for level, tensor in taps.items() if id(tensor) not in makers]
+    if foreign:
+        raise ValueError(
+            f"The taps {', '.join(foreign)} are not outputs of layers of {model.name!r}. Take them "
+            "from it, as in model.get_layer(name).output."
+        )
+    return {level: makers[id(tensor)] for level, tensor in taps.items()}
+
+
+def _probe(model: keras.Model, height: int) -> list[Step]:
+    """Run a model on images of a height, and of its own width where it has one."""
+    _, _, width, channels = model.inputs[0].shape
+    width = PROBE_SIZE if height == PROBE_SIZE else width or PROBE_SIZE
+    return trace(model, keras.Input(batch_shape=(1, height, width, channels)))
+
+
+def _is_map(output) -> bool:
+    # One pixel is no map but a mean over all of one, as squeeze-and-excitation has it.
+    shape = getattr(output, "shape", ())
+    return len(shape) == 4 and shape[1] > 1
+
+
+def _widest(steps: list[Step], indices: list[int]) -> list[int]:
+    widths = {index: steps[index].output.shape[-1] for index in indices}
+    return [index for index in indices if widths[index] == max(widths.values())]
+
+
+def _levels(steps: list[Step]) -> list[int | None]:
+    """Of each step, the n of `Pn`; None where its output is no feature map of that kind."""
+    levels = []
+    # Until something has been computed from them, pixels are no features.
+    pixels = {id(tensor) for tensor in steps[0].inputs}
+    for step in steps:
+        if isinstance(step.operation, PIXELWISE) and id(step.inputs[0]) in pixels:
+            pixels.add(id(step.output))
+            levels.append(None)
+        elif _is_map(step.output):
+            level = math.log2(PROBE_SIZE / step.output.shape[1])
+            levels.append(int(level) if level.is_integer() and level >= 0 else None)
+        else:
+            levels.append(None)
+    return levels
+
+
+def _on_every_path(steps: list[Step]) -> list[bool]:
+    """Whether every path from the input to the output leads through a step.
 
     In an order in which each follows what it needs, that is so if no edge jumps over it.
     """
     made_by = {
         id(tensor): index
-        for index, operation in enumerate(operations)
-        for tensor in keras.tree.flatten(operation.output)
+        for index, step in enumerate(steps)
+        for tensor in keras.tree.flatten(step.output)
     }
-    # Of each operation the last one that needs it; at -1, that of the input.
-    last_use = {index: index for index in range(-1, len(operations))}
-    for index, operation in enumerate(operations):
-        for tensor in _inputs(operation):
+    # Of each step the last one that needs it; at -1, that of the input.
+    last_use = {index: index for index in range(-1, len(steps))}
+    for index, step in enumerate(steps):
+        for tensor in step.inputs:
             last_use[made_by.get(id(tensor), -1)] = index
     answers = []
     jumped = last_use[-1]
-    for index in range(len(operations)):
+    for index in range(len(steps)):
         answers.append(jumped <= index)
         jumped = max(jumped, last_use[index])
     return answers
