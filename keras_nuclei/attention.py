@@ -5,6 +5,9 @@ from keras import layers, ops
 
 from keras_nuclei.validation import require_at_least_one
 
+LEAST_SQUEEZED = 8
+"""Channels that `SCSE` leaves at least, where there are so many."""
+
 
 @keras.saving.register_keras_serializable(package="keras_nuclei")
 class AttentionGate(layers.Layer):
@@ -81,7 +84,8 @@ class SCSE(layers.Layer):
 
     Args:
         ratio: How many times fewer channels there are between `A` and `B`, at least 1. The paper
-            has 2, segmentation_models.pytorch 16. At least one channel is left.
+            has 2, segmentation_models.pytorch 16. But 8 are left, or as many as there are: of one
+            or two, all may be silenced by the ReLU from the start, and never learn.
         **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
 
     Input shape:
@@ -115,7 +119,7 @@ class SCSE(layers.Layer):
 
     def build(self, input_shape):
         channels = input_shape[-1]
-        squeezed = max(1, channels // self.ratio)
+        squeezed = max(min(channels, LEAST_SQUEEZED), channels // self.ratio)
         self.squeeze = layers.Dense(
             squeezed, activation="relu", dtype=self.dtype_policy, name="squeeze"
         )

@@ -118,17 +118,19 @@ def unetplusplus(
 def _nest(pyramid: Pyramid, filters: dict[int, int], steps: Steps) -> dict[int, keras.KerasTensor]:
     """The last node of each level."""
     last = min(filters)
-    below = [pyramid.maps[pyramid.deepest]]
+    # The nodes of a level by their column j.
+    below = {0: pyramid.maps[pyramid.deepest]}
     ends = {}
     for level, channels in filters.items():
         if not any(last <= finer <= level for finer in pyramid.maps):
-            below = below[-1:]
+            below = {max(below): below[max(below)]}
         skip = pyramid.maps.get(level)
-        nodes = [] if skip is None else [skip]
-        for column, features in enumerate(below, start=1):
+        nodes = {} if skip is None else {0: skip}
+        for column, features in below.items():
             # Without a feature map of its own, a level passes each of the nodes below on.
-            skips = [] if skip is None else list(nodes)
-            nodes.append(steps.up(features, skips, channels, f"{level}_{column}"))
+            skips = [] if skip is None else list(nodes.values())
+            place = f"{level}_{column + 1}"
+            nodes[column + 1] = steps.up(features, skips, channels, place)
         below = nodes
-        ends[level] = nodes[-1]
+        ends[level] = nodes[max(nodes)]
     return ends
