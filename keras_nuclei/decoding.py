@@ -29,6 +29,13 @@ class Pyramid:
     Attributes:
         inputs: The model's input, symbolic.
         maps: Symbolic feature maps by level, the finest first; levels may be missing.
+
+    Example:
+        >>> import keras
+        >>> from keras_nuclei.decoding import Pyramid
+        >>> image = keras.Input((8, 8, 3))
+        >>> Pyramid(image, {0: image, 1: image[:, ::2, ::2]}).deepest
+        1
     """
 
     inputs: keras.KerasTensor
@@ -64,6 +71,19 @@ def open_encoder(
 
     Raises:
         ValueError: If the encoder can't be had, or does not have that depth.
+
+    Example:
+        >>> from keras_nuclei.decoding import open_encoder
+        >>> pyramid = open_encoder(
+        ...     "plain",
+        ...     input_shape=(64, 64, 3),
+        ...     weights=None,
+        ...     trainable=True,
+        ...     depth=2,
+        ...     batch_norm_momentum=0.9,
+        ... )
+        >>> {level: tuple(features.shape) for level, features in pyramid.maps.items()}
+        {0: (None, 64, 64, 32), 1: (None, 32, 32, 64), 2: (None, 16, 16, 128)}
     """
     encoder = get_encoder(
         encoder,
@@ -105,6 +125,11 @@ def last_level(stride: int, deepest: int) -> int:
 
     Raises:
         ValueError: If the stride is no power of two, or not finer than the deepest level.
+
+    Example:
+        >>> from keras_nuclei.decoding import last_level
+        >>> last_level(4, deepest=5)
+        2
     """
     level = stride.bit_length() - 1
     if stride < 1 or stride != 2**level or level >= deepest:
@@ -163,6 +188,22 @@ class Steps:
         batch_norm_momentum: Of the normalization.
         attention: One of `ATTENTIONS`.
         dropout: Rate of spatial dropout.
+
+    Example:
+        >>> import keras
+        >>> from keras_nuclei.decoding import Steps
+        >>> steps = Steps(
+        ...     depth=1,
+        ...     upsampling="nearest",
+        ...     normalization="group",
+        ...     residual=False,
+        ...     batch_norm_momentum=0.9,
+        ...     attention="gate",
+        ...     dropout=0.1,
+        ... )
+        >>> coarse, skip = keras.Input((8, 8, 32)), keras.Input((15, 16, 8))
+        >>> tuple(steps.up(coarse, [skip], 16, "0").shape)
+        (None, 15, 16, 16)
     """
 
     depth: int

@@ -21,6 +21,12 @@ class Tap:
         crop: Whether the output may be larger than the image. Every halving of an encoder rounds
             up, so it is never smaller.
         suffix: Of the names of the outputs: "" for those that the model is for.
+
+    Example:
+        >>> import keras
+        >>> from keras_nuclei.heads import Tap
+        >>> Tap(keras.Input((8, 8, 16)), stride=4, suffix="_stride4").crop
+        True
     """
 
     features: keras.KerasTensor
@@ -42,6 +48,13 @@ def supervise(coarser: dict[int, keras.KerasTensor], deep_supervision: int) -> l
 
     Raises:
         ValueError: If there are fewer levels than that.
+
+    Example:
+        >>> import keras
+        >>> from keras_nuclei.heads import supervise
+        >>> coarser = {2: keras.Input((8, 8, 64)), 1: keras.Input((16, 16, 32))}
+        >>> [tap.suffix for tap in supervise(coarser, 2)]
+        ['_stride2', '_stride4']
     """
     if not 0 <= deep_supervision <= len(coarser):
         raise ValueError(
@@ -74,6 +87,20 @@ def add_heads(
 
     Raises:
         ValueError: If the names or numbers won't do.
+
+    Example:
+        >>> import keras
+        >>> from keras_nuclei.heads import Tap, add_heads
+        >>> image, features = keras.Input((31, 32, 3)), keras.Input((16, 16, 8))
+        >>> output = add_heads(
+        ...     image,
+        ...     [Tap(features, stride=2)],
+        ...     num_classes=5,
+        ...     classifier_activation="softmax",
+        ...     heads=None,
+        ... )
+        >>> tuple(output.shape)
+        (None, 31, 32, 5)
     """
     require_heads(heads, num_classes)
     outputs = {}
@@ -104,6 +131,10 @@ def require_heads(heads: dict[str, int] | None, num_classes: int) -> None:
 
     Raises:
         ValueError: If they won't.
+
+    Example:
+        >>> from keras_nuclei.heads import require_heads
+        >>> require_heads({"foreground": 1, "distance": 1}, num_classes=1)
     """
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1; got {num_classes}.")
