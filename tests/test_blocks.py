@@ -105,7 +105,8 @@ def test_groups_divide_the_channels(channels):
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_a_bias_only_where_no_normalization_brings_one(normalization):
-    for block in (ConvBlock(4, normalization=normalization), UpsampleBlock(4)):
+    for make in (ConvBlock, UpsampleBlock):
+        block = make(4, normalization=normalization)
         block.build((1, 4, 4, 3))
         names = [weight.path.split("/")[-1] for weight in block.weights]
         assert ("bias" in names) == (block.normalization_name is None)
