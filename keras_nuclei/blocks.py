@@ -1,7 +1,15 @@
-"""Layers that a U-Net is built of: convolutions, 2x upsampling, cropping to a skip connection."""
+"""Layers that a decoder is built of: convolutions, upsampling, cropping to a skip, heads.
+
+Attention is in `keras_nuclei.attention`, the normalizations in `keras_nuclei.normalization`.
+"""
 
 import keras
 from keras import layers, ops
+
+from keras_nuclei.initializers import ICNR, EvenTranspose
+from keras_nuclei.normalization import NORMALIZATIONS, make_normalization
+from keras_nuclei.resizing import enlarge, enlarged_shape
+from keras_nuclei.validation import require_at_least_one, require_one_of
 
 UPSAMPLING_MODES = ("bilinear", "nearest", "transpose", "pixel_shuffle")
 """What `UpsampleBlock` accepts as `mode`."""
@@ -9,16 +17,21 @@ UPSAMPLING_MODES = ("bilinear", "nearest", "transpose", "pixel_shuffle")
 
 @keras.saving.register_keras_serializable(package="keras_nuclei")
 class ConvBlock(layers.Layer):
-    """Convolution, batch normalization, ReLU; `depth` times in a row.
+    """Convolution, normalization, ReLU; `depth` times in a row.
 
-    The height and width stay as they are ("same" padding). The convolution has no bias, since
-    the normalization that follows it brings its own.
+    The height and width stay as they are ("same" padding). The convolution has a bias only where
+    no normalization follows it, which would bring one of its own.
 
     Args:
         filters: Number of output channels, at least 1.
         kernel_size: Side of the square kernel in pixels, at least 1.
         depth: Number of convolutions, at least 1. The original U-Net has 2 on each level
             (Ronneberger et al. 2015, https://doi.org/10.1007/978-3-319-24574-4_28).
+        normalization: `"batch"`, `"group"`, `"instance"`, `"layer"` or None; see
+            `keras_nuclei.normalization.make_normalization`.
+        residual: True adds the input before the last ReLU (He et al. 2016,
+            https://arxiv.org/abs/1512.03385), through a 1x1 convolution and a normalization
+            where it has another number of channels than the output.
         batch_norm_momentum: Weight of the old value in the moving mean and variance, in 0..1.
             Small data sets take few steps per epoch, so the default moves ten times faster
             than the 0.99 of Keras.
@@ -47,49 +60,78 @@ class ConvBlock(layers.Layer):
         *,
         kernel_size: int = 3,
         depth: int = 1,
+        normalization: str | None = "batch",
+        residual: bool = False,
         batch_norm_momentum: float = 0.9,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        _require_at_least_one(filters=filters, kernel_size=kernel_size, depth=depth)
+        require_at_least_one(filters=filters, kernel_size=kernel_size, depth=depth)
+        require_one_of(NORMALIZATIONS, normalization=normalization)
         _require_momentum(batch_norm_momentum)
         self.filters = filters
         self.kernel_size = kernel_size
         self.depth = depth
+        self.normalization_name = normalization
+        self.residual = residual
         self.batch_norm_momentum = batch_norm_momentum
         self.convolutions = [
-            layers.Conv2D(
-                filters,
-                kernel_size,
-                padding="same",
-                use_bias=False,
-                kernel_initializer="he_normal",
-                data_format="channels_last",
-                dtype=self.dtype_policy,
-                name=f"convolution_{index}",
-            )
-            for index in range(depth)
+            self._convolution(kernel_size, f"convolution_{index}") for index in range(depth)
         ]
         self.normalizations = [
-            layers.BatchNormalization(
-                momentum=batch_norm_momentum,
-                dtype=self.dtype_policy,
-                name=f"normalization_{index}",
-            )
-            for index in range(depth)
+            self._normalization(f"normalization_{index}") for index in range(depth)
         ]
 
+    def _convolution(self, kernel_size: int, name: str) -> layers.Layer:
+        return layers.Conv2D(
+            self.filters,
+            kernel_size,
+            padding="same",
+            use_bias=self.normalization_name is None,
+            kernel_initializer="he_normal",
+            data_format="channels_last",
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def _normalization(self, name: str) -> layers.Layer:
+        return make_normalization(
+            self.normalization_name,
+            self.filters,
+            momentum=self.batch_norm_momentum,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
     def build(self, input_shape):
+        output_shape = self.compute_output_shape(input_shape)
+        # Only now is it known whether the input can be added as it is.
+        self.projection = None
+        if self.residual and input_shape[-1] != self.filters:
+            self.projection = self._convolution(1, "projection")
+            self.projection_normalization = self._normalization("projection_normalization")
+            self.projection.build(input_shape)
+            self.projection_normalization.build(output_shape)
         for convolution, normalization in zip(self.convolutions, self.normalizations, strict=True):
             convolution.build(input_shape)
-            input_shape = convolution.compute_output_shape(input_shape)
-            normalization.build(input_shape)
+            normalization.build(output_shape)
+            input_shape = output_shape
 
     def call(self, inputs, training=None):
+        # Keras hands `training` on to the layers within.
         x = inputs
-        for convolution, normalization in zip(self.convolutions, self.normalizations, strict=True):
-            x = ops.relu(normalization(convolution(x), training=training))
+        last = self.depth - 1
+        for index, convolution in enumerate(self.convolutions):
+            x = self.normalizations[index](convolution(x))
+            if self.residual and index == last:
+                x = x + self._shortcut(inputs)
+            x = ops.relu(x)
         return x
+
+    def _shortcut(self, inputs):
+        if self.projection is None:
+            return inputs
+        return self.projection_normalization(self.projection(inputs))
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.filters)
@@ -100,13 +142,15 @@ class ConvBlock(layers.Layer):
             "filters": self.filters,
             "kernel_size": self.kernel_size,
             "depth": self.depth,
+            "normalization": self.normalization_name,
+            "residual": self.residual,
             "batch_norm_momentum": self.batch_norm_momentum,
         }
 
 
 @keras.saving.register_keras_serializable(package="keras_nuclei")
 class UpsampleBlock(layers.Layer):
-    """Twice the height and width, then batch normalization and ReLU.
+    """Twice the height and width, then normalization and ReLU.
 
     | `mode` | what it does |
     | --- | --- |
@@ -118,11 +162,14 @@ class UpsampleBlock(layers.Layer):
     A transposed convolution whose kernel is no multiple of its stride writes to some pixels
     more often than to others, which shows as a checkerboard (Odena et al. 2016,
     https://doi.org/10.23915/distill.00003). Kernel 4 with stride 2 writes to each pixel four
-    times.
+    times. It and the pixel shuffle still have kernels of their own for each pixel of a 2x2 square;
+    these start out equal (`keras_nuclei.initializers`), so that in every mode a constant input
+    gives a constant output, but for the border.
 
     Args:
         filters: Number of output channels, at least 1.
         mode: One of the four above.
+        normalization: As in `ConvBlock`.
         batch_norm_momentum: As in `ConvBlock`.
         **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
 
@@ -148,35 +195,40 @@ class UpsampleBlock(layers.Layer):
         filters: int,
         *,
         mode: str = "bilinear",
+        normalization: str | None = "batch",
         batch_norm_momentum: float = 0.9,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if mode not in UPSAMPLING_MODES:
-            raise ValueError(
-                f"UpsampleBlock got mode={mode!r}. Expected one of {', '.join(UPSAMPLING_MODES)}."
-            )
-        _require_at_least_one(filters=filters)
+        require_one_of(UPSAMPLING_MODES, mode=mode)
+        require_at_least_one(filters=filters)
+        require_one_of(NORMALIZATIONS, normalization=normalization)
         _require_momentum(batch_norm_momentum)
         self.filters = filters
         self.mode = mode
+        self.normalization_name = normalization
         self.batch_norm_momentum = batch_norm_momentum
         options = {
             "padding": "same",
-            "use_bias": False,
-            "kernel_initializer": "he_normal",
+            "use_bias": normalization is None,
             "data_format": "channels_last",
             "dtype": self.dtype_policy,
             "name": "convolution",
         }
         if mode == "transpose":
-            self.convolution = layers.Conv2DTranspose(filters, 4, strides=2, **options)
+            self.convolution = layers.Conv2DTranspose(
+                filters, 4, strides=2, kernel_initializer=EvenTranspose(), **options
+            )
         elif mode == "pixel_shuffle":
-            self.convolution = layers.Conv2D(4 * filters, 3, **options)
+            self.convolution = layers.Conv2D(4 * filters, 3, kernel_initializer=ICNR(2), **options)
         else:
-            self.convolution = layers.Conv2D(filters, 3, **options)
-        self.normalization = layers.BatchNormalization(
-            momentum=batch_norm_momentum, dtype=self.dtype_policy, name="normalization"
+            self.convolution = layers.Conv2D(filters, 3, kernel_initializer="he_normal", **options)
+        self.normalization = make_normalization(
+            normalization,
+            filters,
+            momentum=batch_norm_momentum,
+            dtype=self.dtype_policy,
+            name="normalization",
         )
 
     def build(self, input_shape):
@@ -184,25 +236,24 @@ class UpsampleBlock(layers.Layer):
         self.normalization.build(self.compute_output_shape(input_shape))
 
     def call(self, inputs, training=None):
+        # Keras hands `training` on to the layers within.
         if self.mode == "transpose":
             x = self.convolution(inputs)
         elif self.mode == "pixel_shuffle":
             x = ops.depth_to_space(self.convolution(inputs), 2, data_format="channels_last")
-        elif self.mode == "nearest":
-            x = self.convolution(ops.repeat(ops.repeat(inputs, 2, axis=1), 2, axis=2))
         else:
-            x = self.convolution(_interpolate(inputs))
-        return ops.relu(self.normalization(x, training=training))
+            x = self.convolution(enlarge(inputs, 2, self.mode))
+        return ops.relu(self.normalization(x))
 
     def compute_output_shape(self, input_shape):
-        batch, height, width, _ = input_shape
-        return (batch, _twice(height), _twice(width), self.filters)
+        return (*enlarged_shape(input_shape, 2)[:-1], self.filters)
 
     def get_config(self):
         return {
             **super().get_config(),
             "filters": self.filters,
             "mode": self.mode,
+            "normalization": self.normalization_name,
             "batch_norm_momentum": self.batch_norm_momentum,
         }
 
@@ -253,14 +304,19 @@ class Head(layers.Layer):
     """Feature map to output: a convolution and an activation, always in float32.
 
     float32, so that probabilities near 0 and 1 and their logarithms survive mixed precision.
-    Where the feature map is smaller than the image, the convolution makes `stride ** 2` pixels of
-    each of its pixels (sub-pixel convolution, Shi et al. 2016,
-    https://doi.org/10.1109/CVPR.2016.207), and looks at its neighbours, too.
+    Where the feature map is smaller than the image, there are two ways to the image's size:
+
+    - `"pixel_shuffle"`: a 3x3 convolution makes `stride ** 2` pixels of each pixel and its
+      neighbours (sub-pixel convolution, Shi et al. 2016,
+      https://doi.org/10.1109/CVPR.2016.207). They start out equal
+      (`keras_nuclei.initializers.ICNR`).
+    - `"bilinear"`: a 1x1 convolution, then bilinear interpolation, then the activation.
 
     Args:
         channels: Number of output channels, at least 1.
         stride: How many times higher and wider the output is than the feature map, at least 1.
         activation: Name of an activation, None for logits.
+        upsampling: One of the two above. All the same where `stride` is 1.
         **kwargs: `name`, `trainable`, as for every Keras layer.
 
     Input shape:
@@ -280,16 +336,28 @@ class Head(layers.Layer):
         (1, 10, 14, 1)
     """
 
-    def __init__(self, channels: int, *, stride: int = 1, activation: str | None = None, **kwargs):
+    def __init__(
+        self,
+        channels: int,
+        *,
+        stride: int = 1,
+        activation: str | None = None,
+        upsampling: str = "pixel_shuffle",
+        **kwargs,
+    ):
         super().__init__(**{**kwargs, "dtype": "float32"})
-        _require_at_least_one(channels=channels, stride=stride)
+        require_at_least_one(channels=channels, stride=stride)
+        require_one_of(("pixel_shuffle", "bilinear"), upsampling=upsampling)
         self.channels = channels
         self.stride = stride
+        self.upsampling = upsampling
         self.activation = keras.activations.get(activation)
+        shuffles = stride > 1 and upsampling == "pixel_shuffle"
         self.convolution = layers.Conv2D(
-            channels * stride**2,
-            1 if stride == 1 else 3,
+            channels * stride**2 if shuffles else channels,
+            3 if shuffles else 1,
             padding="same",
+            kernel_initializer=ICNR(stride, "glorot_uniform") if shuffles else "glorot_uniform",
             data_format="channels_last",
             dtype="float32",
             name="convolution",
@@ -300,13 +368,14 @@ class Head(layers.Layer):
 
     def call(self, inputs):
         x = self.convolution(inputs)
-        if self.stride > 1:
+        if self.stride > 1 and self.upsampling == "pixel_shuffle":
             x = ops.depth_to_space(x, self.stride, data_format="channels_last")
+        elif self.stride > 1:
+            x = enlarge(x, self.stride, "bilinear")
         return self.activation(x)
 
     def compute_output_shape(self, input_shape):
-        batch, height, width, _ = input_shape
-        return (batch, *(size and self.stride * size for size in (height, width)), self.channels)
+        return (*enlarged_shape(input_shape, self.stride)[:-1], self.channels)
 
     def get_config(self):
         return {
@@ -314,32 +383,8 @@ class Head(layers.Layer):
             "channels": self.channels,
             "stride": self.stride,
             "activation": keras.activations.serialize(self.activation),
+            "upsampling": self.upsampling,
         }
-
-
-def _interpolate(x):
-    """Twice the height and width by bilinear interpolation, edges repeated.
-
-    Each new pixel lies a quarter of a pixel from its old one: 3/4 of that and 1/4 of the next on
-    its side. `UpSampling2D` does the same, but where the height and width are not known
-    beforehand, its bilinear mode fails under TensorFlow with Keras 3.15
-    (https://github.com/keras-team/keras/pull/22079).
-    """
-    batch, height, width, channels = ops.shape(x)
-    above = ops.concatenate([x[:, :1], x[:, :-1]], axis=1)
-    below = ops.concatenate([x[:, 1:], x[:, -1:]], axis=1)
-    x = ops.stack([0.75 * x + 0.25 * above, 0.75 * x + 0.25 * below], axis=2)
-    x = ops.reshape(x, (batch, 2 * height, width, channels))
-    left = ops.concatenate([x[:, :, :1], x[:, :, :-1]], axis=2)
-    right = ops.concatenate([x[:, :, 1:], x[:, :, -1:]], axis=2)
-    x = ops.stack([0.75 * x + 0.25 * left, 0.75 * x + 0.25 * right], axis=3)
-    return ops.reshape(x, (batch, 2 * height, 2 * width, channels))
-
-
-def _require_at_least_one(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1; got {value}.")
 
 
 def _require_momentum(momentum: float) -> None:
@@ -354,7 +399,3 @@ def _require_not_larger(reference_shape: tuple, shape: tuple) -> None:
                 f"CropLike crops {tuple(shape)} to the height and width of a smaller feature map; "
                 f"got {tuple(reference_shape)}. Does the encoder halve by rounding up?"
             )
-
-
-def _twice(size: int | None) -> int | None:
-    return None if size is None else 2 * size

@@ -1,13 +1,9 @@
 """The U-Net: an encoder, a decoder that upsamples to the size of each skip, a head."""
 
 import keras
-from keras import layers
 
-from keras_nuclei.blocks import ConvBlock, CropLike, Head, UpsampleBlock
-from keras_nuclei.encoders import get_encoder
-
-DECODER_FILTERS = (256, 128, 64, 32, 16)
-"""Channels of the decoder's levels, the smallest feature map first."""
+from keras_nuclei.decoding import Steps, last_level, level_filters, open_encoder
+from keras_nuclei.heads import Tap, add_heads, require_heads, supervise
 
 
 def unet(
@@ -24,6 +20,11 @@ def unet(
     decoder_depth: int = 1,
     decoder_stride: int = 1,
     upsampling: str = "bilinear",
+    normalization: str | None = "batch",
+    dropout: float = 0.0,
+    attention: str | None = None,
+    residual: bool = False,
+    deep_supervision: int = 0,
     batch_norm_momentum: float = 0.9,
     name: str = "unet",
 ) -> keras.Model:
@@ -56,14 +57,32 @@ def unet(
         encoder_depth: Number of the encoder's halvings to use; what only deeper levels need is
             left out of the model. None uses all.
         decoder_filters: Channels of the decoder's levels, the smallest feature map first; one
-            number for each time that it doubles its input. None takes the last ones of
-            `DECODER_FILTERS`, but for those that `decoder_stride` leaves out.
+            number for each time that it doubles its input. None takes the last ones of 256, 128,
+            64, 32, 16, but for those that `decoder_stride` leaves out.
         decoder_depth: Number of convolutions on each level after the skip is joined; 0 for none,
             as in TensorFlow's segmentation tutorial.
         decoder_stride: 1, or a power of two: where it is 2, the decoder ends at half the height
             and width of the image, and the head gives each of its pixels four of the output.
             That saves the level that costs most and keeps the output as large as the image.
         upsampling: `mode` of `keras_nuclei.blocks.UpsampleBlock`.
+        normalization: Of the decoder: `"batch"`, `"group"`, `"instance"`, `"layer"` or None, as in
+            `keras_nuclei.normalization.make_normalization`. The encoder keeps its own. Group and
+            instance normalization look at the whole image: what they make of a tile is not just
+            a tile of what they make of the whole.
+        dropout: Share of the channels, at least 0 and less than 1, that training leaves out at
+            the end of each level (spatial dropout, Tompson et al. 2015,
+            https://arxiv.org/abs/1411.4280).
+        attention: `"gate"` puts a `keras_nuclei.attention.AttentionGate` on each skip;
+            `"scse"` a `keras_nuclei.attention.SCSE` after each joining of a skip and after each
+            level's convolutions, as segmentation_models.pytorch does. None for neither.
+        residual: True adds the input of each level's convolutions to their output; see
+            `keras_nuclei.blocks.ConvBlock`.
+        deep_supervision: Number of coarser levels of the decoder that get heads of their own,
+            the finest of them first (Lee et al. 2015, https://arxiv.org/abs/1409.5185). The model
+            then returns a dict, with one more output for each head and level, as large as the
+            image: `"head"`, `"head_stride2"`, `"head_stride4"`, or as the `heads` are named. They
+            help in training; `keras_nuclei.heads.without_deep_supervision` leaves them out
+            afterwards.
         batch_norm_momentum: As in `keras_nuclei.blocks.ConvBlock`, for the decoder and for an
             encoder built by name.
         name: Name of the model.
@@ -87,114 +106,53 @@ def unet(
         >>> images = np.random.default_rng(0).integers(0, 256, (2, 101, 75, 3), dtype="uint8")
         >>> model.predict(images, verbose=0).shape
         (2, 101, 75, 1)
+
+        Deep supervision, each level's loss half of that of the next finer one (nnU-Net, Isensee
+        et al. 2021, https://doi.org/10.1038/s41592-020-01008-z):
+
+        >>> encoder = keras_nuclei.encoders.plain(filters=(4, 8, 8, 8))
+        >>> model = keras_nuclei.unet(encoder, decoder_filters=(8, 8, 4), deep_supervision=2)
+        >>> outputs = ["head", "head_stride2", "head_stride4"]
+        >>> model.compile(
+        ...     "adam",
+        ...     loss={output: keras_nuclei.losses.BinaryCrossentropyDice() for output in outputs},
+        ...     loss_weights={output: 1 / 2**i for i, output in enumerate(outputs)},
+        ... )
+        >>> masks = np.zeros((2, 101, 75, 1), "uint8")
+        >>> history = model.fit(images, {output: masks for output in outputs}, verbose=0)
     """
-    if num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1; got {num_classes}.")
-    if decoder_depth < 0:
-        raise ValueError(f"decoder_depth must be at least 0; got {decoder_depth}.")
-    _require_heads(heads, num_classes)
-    encoder = get_encoder(
+    steps = Steps(
+        depth=decoder_depth,
+        upsampling=upsampling,
+        normalization=normalization,
+        residual=residual,
+        batch_norm_momentum=batch_norm_momentum,
+        attention=attention,
+        dropout=dropout,
+    )
+    require_heads(heads, num_classes)
+    pyramid = open_encoder(
         encoder,
         input_shape=input_shape,
         weights=encoder_weights,
+        trainable=encoder_trainable,
+        depth=encoder_depth,
         batch_norm_momentum=batch_norm_momentum,
     )
-    if encoder_depth is not None:
-        encoder = _truncate(encoder, encoder_depth)
-    if not encoder_trainable:
-        encoder.trainable = False
-    inputs = keras.Input(encoder.inputs[0].shape[1:], name="image")
-    pyramid = encoder(inputs)
+    last = last_level(decoder_stride, pyramid.deepest)
+    filters = level_filters(decoder_filters, pyramid.deepest, last)
+    x = pyramid.maps[pyramid.deepest]
+    decoded = {}
+    for level, channels in filters.items():
+        skips = [pyramid.maps[level]] if level in pyramid.maps else []
+        x = decoded[level] = steps.up(x, skips, channels, f"{level}")
 
-    deepest = max(int(level[1:]) for level in pyramid)
-    last = _last_level(decoder_stride, deepest)
-    filters = _decoder_filters(decoder_filters, deepest, last)
-    x = pyramid[f"P{deepest}"]
-    for level, level_filters in zip(reversed(range(last, deepest)), filters, strict=True):
-        x = UpsampleBlock(
-            level_filters,
-            mode=upsampling,
-            batch_norm_momentum=batch_norm_momentum,
-            name=f"upsample_{level}",
-        )(x)
-        skip = pyramid.get(f"P{level}")
-        if skip is not None:
-            x = CropLike(name=f"crop_{level}")(x, skip)
-            x = layers.Concatenate(name=f"join_{level}")([x, skip])
-        if decoder_depth > 0:
-            x = ConvBlock(
-                level_filters,
-                depth=decoder_depth,
-                batch_norm_momentum=batch_norm_momentum,
-                name=f"decoder_{level}",
-            )(x)
-
-    def head(channels: int, head_name: str):
-        activation = classifier_activation
-        y = Head(channels, stride=decoder_stride, activation=activation, name=head_name)(x)
-        if last == 0 and "P0" in pyramid:
-            return y
-        # Every halving rounds up, so the output may be larger than the image, never smaller.
-        return CropLike(dtype="float32", name=f"crop_{head_name}")(y, inputs)
-
-    if heads is None:
-        outputs = head(num_classes, "head")
-    else:
-        outputs = {head_name: head(channels, head_name) for head_name, channels in heads.items()}
-    return keras.Model(inputs, outputs, name=name)
-
-
-def _require_heads(heads: dict[str, int] | None, num_classes: int) -> None:
-    if heads is None:
-        return
-    if num_classes != 1:
-        raise ValueError(
-            f"Pass either heads or num_classes; got heads={heads} and num_classes={num_classes}."
-        )
-    if not isinstance(heads, dict) or not heads or any(count < 1 for count in heads.values()):
-        raise ValueError(
-            "heads must be a dict of names and numbers of channels, at least 1 each, such as "
-            f"{{'foreground': 1, 'distance': 1}}; got {heads!r}."
-        )
-
-
-def _truncate(encoder: keras.Model, depth: int) -> keras.Model:
-    """The encoder up to a level, without the layers that only deeper ones need."""
-    levels = sorted(encoder.output, key=lambda level: int(level[1:]))
-    deepest = int(levels[-1][1:])
-    if not 1 <= depth <= deepest or f"P{depth}" not in levels:
-        raise ValueError(
-            f"encoder_depth must be the number of a level of the encoder {encoder.name!r}, which "
-            f"has {', '.join(levels)}; got {depth}."
-        )
-    kept = {level: encoder.output[level] for level in levels if int(level[1:]) <= depth}
-    return keras.Model(encoder.inputs, kept, name=encoder.name)
-
-
-def _last_level(stride: int, deepest: int) -> int:
-    """The level, as in `P1`, whose stride the decoder ends at."""
-    level = stride.bit_length() - 1
-    if stride < 1 or stride != 2**level or level >= deepest:
-        raise ValueError(
-            f"decoder_stride must be a power of two below {2**deepest}, the stride of the "
-            f"encoder's deepest level; got {stride}."
-        )
-    return level
-
-
-def _decoder_filters(filters: tuple[int, ...] | None, deepest: int, last: int) -> tuple[int, ...]:
-    if filters is None:
-        if deepest > len(DECODER_FILTERS):
-            raise ValueError(
-                f"The encoder halves its input {deepest} times; decoder_filters has defaults for "
-                f"at most {len(DECODER_FILTERS)}. Pass {deepest - last} numbers."
-            )
-        unused = len(DECODER_FILTERS) - deepest
-        return DECODER_FILTERS[unused : len(DECODER_FILTERS) - last]
-    if isinstance(filters, int) or len(filters) != deepest - last:
-        raise ValueError(
-            "decoder_filters must have one number for each time that the decoder doubles its "
-            f"input, from the encoder's level P{deepest} to P{last}: {deepest - last}; got "
-            f"{filters}."
-        )
-    return tuple(filters)
+    finest = Tap(decoded.pop(last), decoder_stride, crop=last > 0 or 0 not in pyramid.maps)
+    outputs = add_heads(
+        pyramid.inputs,
+        [finest, *supervise(decoded, deep_supervision)],
+        num_classes=num_classes,
+        classifier_activation=classifier_activation,
+        heads=heads,
+    )
+    return keras.Model(pyramid.inputs, outputs, name=name)

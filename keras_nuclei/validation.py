@@ -133,3 +133,18 @@ def as_label_map(label_map, name: str = "label_map") -> np.ndarray:
             "each nucleus a number above it."
         )
     return label_map
+
+
+def require_at_least_one(**values: int) -> None:
+    """Raise ValueError unless each number is at least 1. Names it and shows its value."""
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1; got {value}.")
+
+
+def require_one_of(choices: tuple, **values) -> None:
+    """Raise ValueError unless each value is one of the choices. Names it and shows them."""
+    for name, value in values.items():
+        if value not in choices:
+            expected = ", ".join(repr(choice) for choice in choices)
+            raise ValueError(f"{name} must be one of {expected}; got {value!r}.")
