@@ -1,4 +1,4 @@
-"""Checks of what users pass: masks, labels, predictions, in and out of compiled code; label maps."""
+"""Checks of what users pass: masks, labels and predictions, compiled or not; label maps."""
 
 import numpy as np
 from keras import ops
