@@ -8,8 +8,8 @@ Two that Keras has are used as they are:
 
 - Focal loss (Lin et al. 2017, https://arxiv.org/abs/1708.02002): `keras.losses.
   BinaryFocalCrossentropy(apply_class_balancing=True)` and `CategoricalFocalCrossentropy`. They
-  equal the paper's formula for logits within -15..15; beyond, the loss stays what it is at 16,
-  without a gradient.
+  equal the paper's formula for logits within -10..10. Beyond 16, on JAX and Torch, the loss of a
+  wrong pixel grows no more and has no gradient, since it is taken from rounded probabilities.
 - Border-weighted cross-entropy: `keras.losses.BinaryCrossentropy`, with the maps of
   `border_weights` as `sample_weight`.
 """
