@@ -109,7 +109,6 @@ def test_empty_boundaries():
     assert score(BoundaryF1(), full, full) == 1
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="sizes that are not known")
 def test_images_of_any_size_in_a_compiled_model(rng):
     inputs = keras.Input((None, None, 1))
     model = keras.Model(inputs, keras.layers.Activation("linear")(inputs))
