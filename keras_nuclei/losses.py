@@ -1,108 +1,62 @@
-"""Losses of binary masks: Dice, and Dice with cross-entropy. Safe where a mask is empty."""
+"""Losses of masks and of classes, one number for each image; safe where a mask is empty.
+
+Binary masks, from a sigmoid: `Dice`, `Jaccard`, `Tversky`, `BinaryCrossentropyDice`,
+`LovaszHinge`. Many classes, from a softmax: `Dice`, `Jaccard` and `Tversky` with `num_classes`,
+and `CategoricalCrossentropyDice`. Each is a thin class over a pure function of the same name.
+
+Two that Keras has are used as they are:
+
+- Focal loss (Lin et al. 2017, https://arxiv.org/abs/1708.02002): `keras.losses.
+  BinaryFocalCrossentropy(apply_class_balancing=True)` and `CategoricalFocalCrossentropy`. They
+  equal the paper's formula for logits within -10..10. Beyond 16, on JAX and Torch, the loss of a
+  wrong pixel grows no more and has no gradient, since it is taken from rounded probabilities.
+- Border-weighted cross-entropy: `keras.losses.BinaryCrossentropy`, with the maps of
+  `border_weights` as `sample_weight`.
+"""
+
+from collections.abc import Callable
 
 import keras
 from keras import ops
 
-from keras_nuclei.validation import (
-    check_logits,
-    check_probabilities,
-    check_soft_masks,
-    match_shapes,
+from keras_nuclei.loss_functions import (
+    binary_crossentropy_dice_loss,
+    categorical_crossentropy_dice_loss,
+    check_settings,
+    dice_loss,
+    jaccard_loss,
+    lovasz_hinge_loss,
+    tversky_loss,
 )
+from keras_nuclei.weight_maps import border_weights
 
-
-def dice_loss(y_true, y_pred, *, smooth: float = 1.0, from_logits: bool = False):
-    """Soft Dice loss of each image.
-
-    With the true mask g, the probabilities p and sums over the pixels and channels of an image:
-
-        1 - (2 sum(p g) + smooth) / (sum(p) + sum(g) + smooth)
-
-    Milletari et al. 2016 (https://doi.org/10.1109/3DV.2016.79) without the squares. `smooth`
-    makes the loss 0, and its gradient finite, where both are empty; false positives in an image
-    without nuclei cost as they should.
-
-    Args:
-        y_true: Masks `(batch, ...)` of 0 and 1, of any dtype; values between are allowed, as
-            mixing or smoothing makes them.
-        y_pred: Probabilities in 0..1, or logits with `from_logits=True`, of the same shape.
-        smooth: Above 0, in pixels.
-        from_logits: Whether the sigmoid is still to be applied.
-
-    Returns:
-        float32 tensor `(batch,)`, values in 0..1. NaN where compiled code, which can't raise,
-        meets values that are an error elsewhere.
-
-    Raises:
-        ValueError: If the shapes differ, a mask or a probability is outside 0..1, a prediction
-            is NaN, or `smooth` is not above 0.
-
-    Example:
-        >>> import keras_nuclei
-        >>> loss = keras_nuclei.losses.dice_loss([[1, 1, 0, 0]], [[1.0, 0.0, 0.0, 0.0]])
-        >>> float(loss[0])  # 1 - (2 * 1 + 1) / (1 + 2 + 1)
-        0.25
-    """
-    _require_positive(smooth)
-    y_true, y_pred = match_shapes(y_true, y_pred)
-    invalid = check_soft_masks(y_true)
-    invalid += check_logits(y_pred) if from_logits else check_probabilities(y_pred)
-    # float32 also under mixed precision: a float16 sum overflows at 256x256 pixels.
-    y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
-    if from_logits:
-        y_pred = ops.sigmoid(y_pred)
-    axes = tuple(range(1, len(y_pred.shape)))
-    overlap = ops.sum(y_true * y_pred, axis=axes)  # (batch,)
-    total = ops.sum(y_true, axis=axes) + ops.sum(y_pred, axis=axes)  # (batch,)
-    loss = 1 - (2 * overlap + smooth) / (total + smooth)
-    return ops.where(invalid > 0, float("nan"), loss)
-
-
-def binary_crossentropy_dice_loss(
-    y_true,
-    y_pred,
-    *,
-    crossentropy_weight: float = 0.5,
-    smooth: float = 1.0,
-    from_logits: bool = False,
-):
-    """Weighted sum of binary cross-entropy and soft Dice loss, of each image.
-
-        w * mean(BCE) + (1 - w) * dice_loss
-
-    with the mean over the pixels of an image and w = `crossentropy_weight`. Cross-entropy gives
-    each pixel a gradient from the first step; Dice keeps few nuclei from drowning in background.
-
-    Args:
-        y_true: As in `dice_loss`.
-        y_pred: As in `dice_loss`.
-        crossentropy_weight: In 0..1.
-        smooth: As in `dice_loss`.
-        from_logits: As in `dice_loss`.
-
-    Returns:
-        float32 tensor `(batch,)`, values of at least 0; NaN as in `dice_loss`.
-
-    Raises:
-        ValueError: As in `dice_loss`, or if the weight is outside 0..1.
-
-    Example:
-        >>> import keras_nuclei
-        >>> loss = keras_nuclei.losses.binary_crossentropy_dice_loss([[0, 0]], [[0.0, 0.0]])
-        >>> round(float(loss[0]), 6)
-        0.0
-    """
-    _require_weight(crossentropy_weight)
-    dice = dice_loss(y_true, y_pred, smooth=smooth, from_logits=from_logits)
-    y_true, y_pred = match_shapes(y_true, y_pred)
-    y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
-    crossentropy = ops.binary_crossentropy(y_true, y_pred, from_logits=from_logits)
-    crossentropy = ops.mean(crossentropy, axis=tuple(range(1, len(y_pred.shape))))
-    return crossentropy_weight * crossentropy + (1 - crossentropy_weight) * dice
+__all__ = [
+    "BinaryCrossentropyDice",
+    "CategoricalCrossentropyDice",
+    "Dice",
+    "Jaccard",
+    "LovaszHinge",
+    "Tversky",
+    "binary_crossentropy_dice_loss",
+    "border_weights",
+    "categorical_crossentropy_dice_loss",
+    "dice_loss",
+    "jaccard_loss",
+    "lovasz_hinge_loss",
+    "tversky_loss",
+]
 
 
 class _LossPerImage(keras.losses.Loss):
-    """A loss of one number for each image."""
+    """A loss of one number for each image: a pure function and its settings."""
+
+    def __init__(self, function: Callable, settings: dict, reduction: str, name: str, dtype):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        check_settings(**settings)
+        self._function = function
+        self._settings = settings
+        for setting, value in settings.items():
+            setattr(self, setting, value)
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         """Reduce the losses of the images, each times its weight.
@@ -122,6 +76,14 @@ class _LossPerImage(keras.losses.Loss):
             sample_weight = ops.reshape(sample_weight, (-1,))
         return super().__call__(y_true, y_pred, sample_weight=sample_weight)
 
+    def call(self, y_true, y_pred):
+        """The loss of each image, `(batch,)`."""
+        return self._function(y_true, y_pred, **self._settings)
+
+    def get_config(self):
+        """The arguments of the constructor."""
+        return {**super().get_config(), **self._settings, "dtype": self.dtype}
+
 
 @keras.saving.register_keras_serializable(package="keras_nuclei.losses")
 class Dice(_LossPerImage):
@@ -129,13 +91,15 @@ class Dice(_LossPerImage):
 
     Args:
         smooth: Above 0, in pixels.
+        num_classes: 1 for binary masks, else the number of classes; the loss is their mean.
         from_logits: Whether predictions are logits.
+        ignore_class: Label of the pixels that do not count, such as 255.
         reduction: As in every Keras loss.
         name: Name of the loss.
         dtype: As in every Keras loss.
 
     Raises:
-        ValueError: If `smooth` is not above 0. See also `dice_loss`.
+        ValueError: If an argument is out of its range. See also `dice_loss`.
 
     Example:
         >>> import keras_nuclei
@@ -148,27 +112,112 @@ class Dice(_LossPerImage):
         self,
         *,
         smooth: float = 1.0,
+        num_classes: int = 1,
         from_logits: bool = False,
+        ignore_class: int | None = None,
         reduction: str = "sum_over_batch_size",
         name: str = "dice",
         dtype=None,
     ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        _require_positive(smooth)
-        self.smooth = smooth
-        self.from_logits = from_logits
-
-    def call(self, y_true, y_pred):
-        """The loss of each image, `(batch,)`."""
-        return dice_loss(y_true, y_pred, smooth=self.smooth, from_logits=self.from_logits)
-
-    def get_config(self):
-        """The arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "smooth": self.smooth,
-            "from_logits": self.from_logits,
+        settings = {
+            "smooth": smooth,
+            "num_classes": num_classes,
+            "from_logits": from_logits,
+            "ignore_class": ignore_class,
         }
+        super().__init__(dice_loss, settings, reduction, name, dtype)
+
+
+@keras.saving.register_keras_serializable(package="keras_nuclei.losses")
+class Jaccard(_LossPerImage):
+    """Soft Jaccard (IoU) loss, the mean over the images of a batch; see `jaccard_loss`.
+
+    Args:
+        smooth: Above 0, in pixels.
+        num_classes: 1 for binary masks, else the number of classes; the loss is their mean.
+        from_logits: Whether predictions are logits.
+        ignore_class: Label of the pixels that do not count, such as 255.
+        reduction: As in every Keras loss.
+        name: Name of the loss.
+        dtype: As in every Keras loss.
+
+    Raises:
+        ValueError: If an argument is out of its range. See also `jaccard_loss`.
+
+    Example:
+        >>> import keras_nuclei
+        >>> loss = keras_nuclei.losses.Jaccard()
+        >>> float(loss([[1, 1, 1, 0], [0, 0, 0, 0]], [[1.0, 0, 0, 0], [0.0, 0, 0, 0]]))
+        0.25
+    """
+
+    def __init__(
+        self,
+        *,
+        smooth: float = 1.0,
+        num_classes: int = 1,
+        from_logits: bool = False,
+        ignore_class: int | None = None,
+        reduction: str = "sum_over_batch_size",
+        name: str = "jaccard",
+        dtype=None,
+    ):
+        settings = {
+            "smooth": smooth,
+            "num_classes": num_classes,
+            "from_logits": from_logits,
+            "ignore_class": ignore_class,
+        }
+        super().__init__(jaccard_loss, settings, reduction, name, dtype)
+
+
+@keras.saving.register_keras_serializable(package="keras_nuclei.losses")
+class Tversky(_LossPerImage):
+    """Soft Tversky loss, the mean over the images of a batch; see `tversky_loss`.
+
+    Args:
+        alpha: Cost of a false positive, at least 0.
+        beta: Cost of a false negative, at least 0.
+        smooth: Above 0, in pixels.
+        num_classes: 1 for binary masks, else the number of classes; the loss is their mean.
+        from_logits: Whether predictions are logits.
+        ignore_class: Label of the pixels that do not count, such as 255.
+        reduction: As in every Keras loss.
+        name: Name of the loss.
+        dtype: As in every Keras loss.
+
+    Raises:
+        ValueError: If an argument is out of its range. See also `tversky_loss`.
+
+    Example:
+        >>> import keras_nuclei
+        >>> loss = keras_nuclei.losses.Tversky(alpha=0.0, beta=1.0)  # what is missed, and no more
+        >>> float(loss([[1, 0, 0]], [[1.0, 1.0, 1.0]])), float(loss([[1, 1, 1]], [[1.0, 1.0, 0.0]]))
+        (0.0, 0.25)
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.3,
+        beta: float = 0.7,
+        smooth: float = 1.0,
+        num_classes: int = 1,
+        from_logits: bool = False,
+        ignore_class: int | None = None,
+        reduction: str = "sum_over_batch_size",
+        name: str = "tversky",
+        dtype=None,
+    ):
+        settings = {
+            "alpha": alpha,
+            "beta": beta,
+            "smooth": smooth,
+            "num_classes": num_classes,
+            "from_logits": from_logits,
+            "ignore_class": ignore_class,
+        }
+        super().__init__(tversky_loss, settings, reduction, name, dtype)
 
 
 @keras.saving.register_keras_serializable(package="keras_nuclei.losses")
@@ -181,6 +230,7 @@ class BinaryCrossentropyDice(_LossPerImage):
         crossentropy_weight: Share of the cross-entropy, in 0..1.
         smooth: Above 0, in pixels.
         from_logits: Whether predictions are logits.
+        ignore_class: Label of the pixels that do not count, such as 255.
         reduction: As in every Keras loss.
         name: Name of the loss.
         dtype: As in every Keras loss.
@@ -201,44 +251,97 @@ class BinaryCrossentropyDice(_LossPerImage):
         crossentropy_weight: float = 0.5,
         smooth: float = 1.0,
         from_logits: bool = False,
+        ignore_class: int | None = None,
         reduction: str = "sum_over_batch_size",
         name: str = "binary_crossentropy_dice",
         dtype=None,
     ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        _require_positive(smooth)
-        _require_weight(crossentropy_weight)
-        self.crossentropy_weight = crossentropy_weight
-        self.smooth = smooth
-        self.from_logits = from_logits
-
-    def call(self, y_true, y_pred):
-        """The loss of each image, `(batch,)`."""
-        return binary_crossentropy_dice_loss(
-            y_true,
-            y_pred,
-            crossentropy_weight=self.crossentropy_weight,
-            smooth=self.smooth,
-            from_logits=self.from_logits,
-        )
-
-    def get_config(self):
-        """The arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "crossentropy_weight": self.crossentropy_weight,
-            "smooth": self.smooth,
-            "from_logits": self.from_logits,
+        settings = {
+            "crossentropy_weight": crossentropy_weight,
+            "smooth": smooth,
+            "from_logits": from_logits,
+            "ignore_class": ignore_class,
         }
+        super().__init__(binary_crossentropy_dice_loss, settings, reduction, name, dtype)
 
 
-def _require_positive(smooth: float) -> None:
-    if not smooth > 0:
-        raise ValueError(
-            f"smooth must be above 0, or an empty image would divide 0 by 0; got {smooth}."
-        )
+@keras.saving.register_keras_serializable(package="keras_nuclei.losses")
+class CategoricalCrossentropyDice(_LossPerImage):
+    """Cross-entropy and soft Dice loss of many classes, the mean over the images of a batch.
+
+    Labels may be numbers of classes or one-hot. See `categorical_crossentropy_dice_loss`.
+
+    Args:
+        crossentropy_weight: Share of the cross-entropy, in 0..1.
+        smooth: Above 0, in pixels.
+        from_logits: Whether predictions are logits, to which the softmax is still to be applied.
+        ignore_class: Label of the pixels that do not count, such as 255.
+        reduction: As in every Keras loss.
+        name: Name of the loss.
+        dtype: As in every Keras loss.
+
+    Raises:
+        ValueError: If an argument is out of its range. See also
+            `categorical_crossentropy_dice_loss`.
+
+    Example:
+        >>> import keras_nuclei
+        >>> loss = keras_nuclei.losses.CategoricalCrossentropyDice(crossentropy_weight=0.0)
+        >>> probabilities = [[[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]]
+        >>> value = loss([[0, 1]], probabilities)
+        >>> round(float(value), 4)  # (1 - 3/4 of class 0) + (1 - 1/2 of 1) + (1 - 1/1 of 2), by 3
+        0.25
+    """
+
+    def __init__(
+        self,
+        *,
+        crossentropy_weight: float = 0.5,
+        smooth: float = 1.0,
+        from_logits: bool = False,
+        ignore_class: int | None = None,
+        reduction: str = "sum_over_batch_size",
+        name: str = "categorical_crossentropy_dice",
+        dtype=None,
+    ):
+        settings = {
+            "crossentropy_weight": crossentropy_weight,
+            "smooth": smooth,
+            "from_logits": from_logits,
+            "ignore_class": ignore_class,
+        }
+        super().__init__(categorical_crossentropy_dice_loss, settings, reduction, name, dtype)
 
 
-def _require_weight(weight: float) -> None:
-    if not 0 <= weight <= 1:
-        raise ValueError(f"crossentropy_weight must be in 0..1; got {weight}.")
+@keras.saving.register_keras_serializable(package="keras_nuclei.losses")
+class LovaszHinge(_LossPerImage):
+    """Lovász hinge of the IoU, the mean over the images of a batch; see `lovasz_hinge_loss`.
+
+    Args:
+        from_logits: Whether predictions are logits.
+        ignore_class: Label of the pixels that do not count, such as 255.
+        reduction: As in every Keras loss.
+        name: Name of the loss.
+        dtype: As in every Keras loss.
+
+    Raises:
+        ValueError: If an argument is out of its range. See also `lovasz_hinge_loss`.
+
+    Example:
+        >>> import keras_nuclei
+        >>> loss = keras_nuclei.losses.LovaszHinge(from_logits=True)
+        >>> float(loss([[1, 1, 0]], [[2.0, 0.5, -3.0]]))
+        0.25
+    """
+
+    def __init__(
+        self,
+        *,
+        from_logits: bool = False,
+        ignore_class: int | None = None,
+        reduction: str = "sum_over_batch_size",
+        name: str = "lovasz_hinge",
+        dtype=None,
+    ):
+        settings = {"from_logits": from_logits, "ignore_class": ignore_class}
+        super().__init__(lovasz_hinge_loss, settings, reduction, name, dtype)

@@ -1,4 +1,4 @@
-"""Checks of what users pass: masks and predictions, in and out of compiled code; label maps."""
+"""Checks of what users pass: masks, labels and predictions, compiled or not; label maps."""
 
 import numpy as np
 from keras import ops
@@ -26,6 +26,100 @@ def match_shapes(y_true, y_pred):
             f"Got y_true {tuple(y_true.shape)} and y_pred {tuple(y_pred.shape)}."
         )
     return y_true, y_pred
+
+
+def prepare_targets(
+    y_true, y_pred, *, num_classes: int = 1, ignore_class: int | None = None, soft: bool = False
+):
+    """Bring masks or labels into one form with the predictions, and check them.
+
+    Args:
+        y_true: With one class, masks as `match_shapes` takes them. With more, labels
+            `(batch, ...)` or `(batch, ..., 1)`, or one-hot `(batch, ..., num_classes)`.
+        y_pred: With one class, of the shape of the masks. With more, `(batch, ..., num_classes)`.
+        num_classes: 1 for binary masks, else the number of classes.
+        ignore_class: Label of the pixels that do not count, or None.
+        soft: Whether values between 0 and 1 are allowed, as mixing and smoothing make them.
+
+    Returns:
+        The truth `(batch, ..., classes)` as float32, all 0 in pixels that do not count; the
+        predictions in the same shape; 1.0 for each pixel that counts and 0.0 for the others,
+        `(batch, ..., 1)`, or None where all count; and the flag of `check_or_flag`.
+
+    Raises:
+        ValueError: If shapes do not fit or `y_true` holds what it must not.
+    """
+    if num_classes == 1:
+        y_true, y_pred = match_shapes(y_true, y_pred)
+        true, y_pred = ops.expand_dims(ops.cast(y_true, "float32"), -1), ops.expand_dims(y_pred, -1)
+        counted = _counted(true, ignore_class)
+        if counted is not None:
+            # Not a product, which would make NaN of a NaN, and 0 of an infinity.
+            true = ops.where(counted > 0, true, 0.0)
+        return true, y_pred, counted, check_soft_masks(true) if soft else check_masks(true)
+    y_pred = ops.convert_to_tensor(y_pred)
+    y_true = ops.cast(ops.convert_to_tensor(y_true), "float32")
+    if _is_one_hot(y_true, y_pred, num_classes):
+        labels, true = ops.cast(ops.argmax(y_true, axis=-1), "float32"), y_true
+        invalid = check_one_hot(true, soft)
+    else:
+        labels = y_true[..., 0] if len(y_true.shape) == len(y_pred.shape) else y_true
+        true = ops.cast(ops.equal(labels[..., None], _range(num_classes)), "float32")
+        invalid = check_labels(labels, num_classes, ignore_class)
+    counted = _counted(labels[..., None], ignore_class)
+    return true if counted is None else true * counted, y_pred, counted, invalid
+
+
+def predicted_classes(y_pred, num_classes: int):
+    """`(batch, ..., num_classes)` of booleans: true for the class with the highest value."""
+    return ops.equal(
+        ops.cast(ops.argmax(y_pred, axis=-1), "float32")[..., None], _range(num_classes)
+    )
+
+
+def _range(num_classes):
+    return ops.arange(num_classes, dtype="float32")
+
+
+def _counted(labels, ignore_class):
+    if ignore_class is None:
+        return None
+    return ops.cast(ops.not_equal(labels, float(ignore_class)), "float32")
+
+
+def _is_one_hot(y_true, y_pred, num_classes):
+    """Whether the truth is one-hot; else it is labels, with or without an axis of size 1."""
+    true_shape, pred_shape = tuple(y_true.shape), tuple(y_pred.shape)
+    same_rank = len(true_shape) == len(pred_shape)
+    pixels = true_shape[:-1] if same_rank else true_shape
+    fits = len(pixels) == len(pred_shape) - 1 and all(
+        None in sizes or sizes[0] == sizes[1] for sizes in zip(pixels, pred_shape, strict=False)
+    )
+    if (
+        not fits
+        or pred_shape[-1] != num_classes
+        or (same_rank and true_shape[-1] not in (1, num_classes))
+    ):
+        raise ValueError(
+            f"With num_classes={num_classes}, y_pred must have the shape (batch, ..., "
+            f"{num_classes}) and y_true hold labels (batch, ...) or (batch, ..., 1), or be one-hot "
+            f"(batch, ..., {num_classes}). Got y_true {true_shape} and y_pred {pred_shape}."
+        )
+    return same_rank and true_shape[-1] == num_classes
+
+
+def check_classes(num_classes: int, ignore_class: int | None) -> None:
+    """Raise a ValueError where the two can't be what losses and metrics take them for."""
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+        raise ValueError(
+            "num_classes must be 1 for binary masks, or the number of classes, background "
+            f"included; got {num_classes!r}."
+        )
+    if num_classes == 1 and ignore_class in (0, 1):
+        raise ValueError(
+            "Of a binary mask neither 0 nor 1 can be ignored: nothing would be left to tell "
+            f"apart. Mark pixels to ignore by another label, such as 255; got {ignore_class!r}."
+        )
 
 
 def check_or_flag(valid, message: str):
@@ -69,6 +163,36 @@ def check_soft_masks(y_true):
         valid,
         "A loss takes masks of values in 0..1 (0 background, 1 nucleus). This one holds others. "
         "If they are 0 and 255, as in PNG masks, divide by 255 or pass `mask > 0`.",
+    )
+
+
+def check_labels(labels, num_classes: int, ignore_class: int | None):
+    """`check_or_flag` whether labels are whole numbers of classes, or the one to ignore."""
+    valid = ops.logical_and(
+        ops.equal(labels, ops.floor(labels)),
+        ops.logical_and(labels >= 0, labels < num_classes),
+    )
+    if ignore_class is not None:
+        valid = ops.logical_or(valid, ops.equal(labels, float(ignore_class)))
+    allowed = f"0..{num_classes - 1}" + ("" if ignore_class is None else f" and {ignore_class}")
+    return check_or_flag(
+        ops.all(valid),
+        f"With num_classes={num_classes}, labels must be whole numbers, {allowed}. These hold "
+        "others. If 255 marks pixels that shall not count, pass ignore_class=255.",
+    )
+
+
+def check_one_hot(one_hot, soft: bool):
+    """`check_or_flag` whether each pixel has a 1 for one class, or shares that sum to 1."""
+    if soft:
+        values = ops.logical_and(one_hot >= 0, one_hot <= 1)
+    else:
+        values = ops.logical_or(ops.equal(one_hot, 0), ops.equal(one_hot, 1))
+    sums = ops.abs(ops.sum(one_hot, axis=-1) - 1) < 1e-3
+    return check_or_flag(
+        ops.logical_and(ops.all(values), ops.all(sums)),
+        "One-hot labels must be 1 for the class of the pixel and 0 for the others. These are not. "
+        "For pixels that shall not count, pass labels (batch, height, width) and ignore_class.",
     )
 
 

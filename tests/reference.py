@@ -127,3 +127,73 @@ def segmentation_errors(true, predicted):
     missed, split = lost_and_cut(true, predicted)
     extra, merged = lost_and_cut(predicted, true)
     return missed, extra, split, merged
+
+
+def tversky_loss(true, probabilities, alpha, beta, smooth):
+    """Tversky loss of one image, pixel by pixel; alpha weighs false positives (Salehi 2017)."""
+    both = only_pred = only_true = 0.0
+    for g, p in zip(np.ravel(true).tolist(), np.ravel(probabilities).tolist(), strict=True):
+        both += p * g
+        only_pred += p * (1 - g)
+        only_true += (1 - p) * g
+    return 1 - (both + smooth) / (both + alpha * only_pred + beta * only_true + smooth)
+
+
+def lovasz_hinge(true, logits):
+    """Lovász extension of the Jaccard loss at the hinge errors of one image (Berman 2018, eq. 9).
+
+    The Jaccard losses come from masks: the true one, and the one with the worst pixels turned.
+    """
+    true, logits = np.ravel(true).astype(bool), np.ravel(logits)
+    errors = [max(0.0, 1 - (f if g else -f)) for g, f in zip(true, logits, strict=True)]
+    loss, before, predicted = 0.0, 0.0, true.copy()
+    for pixel in sorted(range(len(errors)), key=lambda pixel: -errors[pixel]):
+        predicted[pixel] = not true[pixel]
+        jaccard = 1 - (true & predicted).sum() / (true | predicted).sum()
+        loss += errors[pixel] * (jaccard - before)
+        before = jaccard
+    return loss
+
+
+def border_weights(label_map, border_weight, sigma):
+    """The U-Net paper's weight map without class weights, pixel by pixel and nucleus by nucleus."""
+    weights = np.ones(label_map.shape)
+    for y, x in np.ndindex(label_map.shape):
+        distances = sorted(
+            min(np.hypot(y - i, x - j) for i, j in np.argwhere(label_map == number))
+            for number in set(label_map.ravel().tolist()) - {0}
+        )
+        if len(distances) >= 2:
+            total = distances[0] + distances[1]
+            weights[y, x] += border_weight * np.exp(-(total**2) / (2 * sigma**2))
+    return weights
+
+
+def boundary(mask):
+    """Coordinates of the pixels of a mask with background, or the outside, beside them."""
+    padded = np.pad(mask, 1)
+    return [
+        (y, x)
+        for y, x in np.argwhere(mask).tolist()
+        if not all(padded[y + 1 + i, x + 1 + j] for i, j in [(-1, 0), (1, 0), (0, -1), (0, 1)])
+    ]
+
+
+def boundary_counts(true, pred, tolerance, counted=None):
+    """Predicted boundary pixels near a true one, all; true ones near a predicted one, all."""
+    if counted is None:
+        counted = np.ones(true.shape, bool)
+    true = np.where(counted, true, pred)
+    counts = []
+    for mine, other in ((boundary(pred), boundary(true)), (boundary(true), boundary(pred))):
+        mine = [point for point in mine if counted[point]]
+        near = sum(any(np.hypot(y - i, x - j) <= tolerance for i, j in other) for y, x in mine)
+        counts += [near, len(mine)]
+    return counts
+
+
+def f1_of_boundary(near_true, predicted, near_predicted, true):
+    """F1 of such counts; 0 / 0 is 1, but for the F1 of two zeros, which is 0."""
+    precision = near_true / predicted if predicted else 1.0
+    recall = near_predicted / true if true else 1.0
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
