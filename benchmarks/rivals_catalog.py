@@ -34,6 +34,8 @@ class Rival:
         library: A key of `ENVIRONMENTS`, and of `BUILDERS` in `benchmarks/rivals_runner.py`.
         model: Name of the encoder or of the builder, as the library has it.
         arguments: Of the library's builder.
+        options: Of `benchmarks/rivals_runner.py`: `batch_norm_momentum` and `jit_compile` for models
+            on Keras, `channels_last` for those on PyTorch.
         weights: Where the model begins: random, or what the weights were trained on.
         note: What a reader of the table has to know of this row.
     """
@@ -41,12 +43,14 @@ class Rival:
     library: str
     model: str
     arguments: dict = field(default_factory=dict)
+    options: dict = field(default_factory=dict)
     weights: str = "random"
     note: str = ""
 
 
 OUR_PIXELS = {"input_shape": [128, 128, 3]}
 OURS = {"encoder_weights": None, **OUR_PIXELS}
+CHANNELS_LAST = {"channels_last": True}
 SAME_STATISTICS = "batch-norm momentum set to 0.9, as PyTorch's default and ours; else 0.99"
 
 RIVALS = {
@@ -60,26 +64,26 @@ RIVALS = {
     ),
     "segmodels-mobilenetv2": Rival("segmodels-keras", "mobilenetv2"),
     "segmodels-mobilenetv2-momentum": Rival(
-        "segmodels-keras", "mobilenetv2", {"batch_norm_momentum": 0.9}, note=SAME_STATISTICS
+        "segmodels-keras", "mobilenetv2", options={"batch_norm_momentum": 0.9}, note=SAME_STATISTICS
     ),
     "smp-mobilenet_v2": Rival("segmentation-models-pytorch", "mobilenet_v2"),
     "smp-mobilenet_v2-channels_last": Rival(
-        "segmentation-models-pytorch", "mobilenet_v2", {"channels_last": True}, note="channels last"
+        "segmentation-models-pytorch", "mobilenet_v2", options=CHANNELS_LAST, note="channels last"
     ),
     # -- ResNet: keras.applications has none below 50 layers -----------------------------------
     "ours-resnet50": Rival("keras_nuclei", "resnet50", OURS),
     "segmodels-resnet50": Rival("segmodels-keras", "resnet50"),
     "smp-resnet50-channels_last": Rival(
-        "segmentation-models-pytorch", "resnet50", {"channels_last": True}, note="channels last"
+        "segmentation-models-pytorch", "resnet50", options=CHANNELS_LAST, note="channels last"
     ),
     "segmodels-resnet34": Rival("segmodels-keras", "resnet34"),
     "medicai-resnet34": Rival("medicai", "resnet34"),
     "medicai-resnet34-momentum": Rival(
-        "medicai", "resnet34", {"batch_norm_momentum": 0.9}, note=SAME_STATISTICS
+        "medicai", "resnet34", options={"batch_norm_momentum": 0.9}, note=SAME_STATISTICS
     ),
     "smp-resnet34": Rival("segmentation-models-pytorch", "resnet34"),
     "smp-resnet34-channels_last": Rival(
-        "segmentation-models-pytorch", "resnet34", {"channels_last": True}, note="channels last"
+        "segmentation-models-pytorch", "resnet34", options=CHANNELS_LAST, note="channels last"
     ),
     # -- Convolutions and pooling, no classifier inside -----------------------------------------
     "ours-plain": Rival("keras_nuclei", "plain", OURS),

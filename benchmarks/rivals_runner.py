@@ -201,13 +201,15 @@ def of_keras(job: dict, model, prepare: Callable[[np.ndarray], np.ndarray]) -> M
     """A Keras model with a sigmoid at its end, compiled as Keras does by default."""
     import keras
 
-    momentum = job["arguments"].get("batch_norm_momentum")
+    momentum = job["options"].get("batch_norm_momentum")
     if momentum is not None:
         for layer in layers_within(model):
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = momentum
     model.compile(
-        keras.optimizers.Adam(job["learning_rate"], epsilon=EPSILON), "binary_crossentropy"
+        keras.optimizers.Adam(job["learning_rate"], epsilon=EPSILON),
+        "binary_crossentropy",
+        jit_compile=job["options"].get("jit_compile", "auto"),
     )
     return Model(
         parameters=model.count_params(),
@@ -310,7 +312,7 @@ def build_segmentation_models_pytorch(job: dict) -> Model:
     torch.manual_seed(job["seed"])
     net = segmentation_models_pytorch.Unet(job["model"], encoder_weights=None)
     layout = torch.contiguous_format
-    if job["arguments"].get("channels_last"):
+    if job["options"].get("channels_last"):
         layout = torch.channels_last
     net = net.to(memory_format=layout)
     optimizer = torch.optim.Adam(net.parameters(), job["learning_rate"], eps=EPSILON)
@@ -344,9 +346,9 @@ def build_segmentation_models_pytorch(job: dict) -> Model:
 def import_smp(torch):
     """segmentation_models_pytorch, also where torchvision is built for another kind of torch.
 
-    torchvision's wheel wants CUDA libraries, which a CPU build of torch lacks. Its compiled operators
-    then are missing, and its import fails on the first. No U-Net runs any of them, so that a
-    declaration without code behind it is enough.
+    torchvision's wheel wants CUDA libraries, which a CPU build of torch lacks. Its compiled
+    operators then are missing, and its import fails for want of two. No U-Net runs any of them, so
+    that declarations without code behind them are enough.
     """
     try:
         import segmentation_models_pytorch
@@ -354,13 +356,15 @@ def import_smp(torch):
         if "torchvision::nms" not in str(error):
             raise
         declared = torch.library.Library("torchvision", "DEF")
-        declared.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        for name in ("nms", "qnms"):
+            declared.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         KEPT.append(declared)
         import segmentation_models_pytorch
     return segmentation_models_pytorch
 
 
-KEPT = []  # what PyTorch takes back once nobody holds it
+KEPT = []
+"""What PyTorch takes back once nobody holds it."""
 
 BUILDERS = {
     "keras_nuclei": build_keras_nuclei,
