@@ -168,14 +168,14 @@ def measure(
     print(f"{kind} of {name}", flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path.with_suffix(".job"), job)
+    seconds = min(args.job_minutes * 60, deadline - time.monotonic())
     try:
-        python = install(rival.library, args.output / "environments")
-        seconds = min(args.job_minutes * 60, deadline - time.monotonic())
+        python = install(rival.library, args.output / "environments", seconds)
         run(
             [python, "-P", RUNNER, path.with_suffix(".job"), arrays, path],
             log=path.with_suffix(".log"),
-            environment=quiet_environment(args.threads),
-            timeout=max(seconds, 0),
+            environment=child_environment(args.threads),
+            timeout=min(args.job_minutes * 60, deadline - time.monotonic()),
         )
     except subprocess.TimeoutExpired as error:
         if time.monotonic() >= deadline:
@@ -187,11 +187,12 @@ def measure(
         write_json(path, {"job": job, "error": message})
 
 
-def install(library: str, folder: Path) -> Path:
+def install(library: str, folder: Path, timeout: float) -> Path:
     """Make the environment of a library where it isn't yet, and name its Python.
 
     Raises:
         subprocess.CalledProcessError: If `pip` fails.
+        subprocess.TimeoutExpired: If it takes longer than `timeout` seconds.
     """
     home = folder / library
     python, done = home / "bin" / "python", home / "installed.json"
@@ -202,7 +203,7 @@ def install(library: str, folder: Path) -> Path:
     shutil.rmtree(home, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", home], check=True)
     log = folder / f"{library}.log"
-    run([python, "-m", "pip", "install", "--quiet", *requirements], log=log)
+    run([python, "-m", "pip", "install", "--quiet", *requirements], log=log, timeout=timeout)
     listed = run([python, "-m", "pip", "list", "--format", "json"], log=log)
     versions = {row["name"].lower(): row["version"] for row in json.loads(listed)}
     # What was asked for, and what carries it; not the hundred packages that these bring.
@@ -241,7 +242,7 @@ def run(
     return child.stdout
 
 
-def quiet_environment(threads: int) -> dict[str, str]:
+def child_environment(threads: int) -> dict[str, str]:
     """This environment, with so many threads for every numerical library, and on TensorFlow."""
     libraries = ("OMP_NUM", "MKL_NUM", "OPENBLAS_NUM", "TF_NUM_INTRAOP", "TF_NUM_INTEROP")
     counts = {f"{library}_THREADS": str(threads) for library in libraries}
