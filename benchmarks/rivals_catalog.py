@@ -13,7 +13,8 @@ ENVIRONMENTS = {
     "keras_nuclei": (*KERAS, "--editable", ".[imagenet]"),
     "segmodels-keras": (*KERAS, "segmodels-keras==0.1.0.dev13"),
     "medicai": (*KERAS, "medicai==0.0.4"),
-    "keras-unet-collection": (*KERAS, "keras-unet-collection==0.1.13"),
+    # It imports pillow without declaring it.
+    "keras-unet-collection": (*KERAS, "keras-unet-collection==0.1.13", "pillow==13.0.0"),
     "textbook": KERAS,
     "segmentation-models-pytorch": (
         "torch==2.13.0",
