@@ -205,10 +205,10 @@ def install(library: str, folder: Path, timeout: float) -> Path:
     log = folder / f"{library}.log"
     run([python, "-m", "pip", "install", "--quiet", *requirements], log=log, timeout=timeout)
     listed = run([python, "-m", "pip", "list", "--format", "json"], log=log)
-    versions = {row["name"].lower(): row["version"] for row in json.loads(listed)}
+    versions = {row["name"].lower().replace("_", "-"): row["version"] for row in json.loads(listed)}
     # What was asked for, and what carries it; not the hundred packages that these bring.
     wanted = {re.split("[=[]", each)[0].lower() for each in requirements}
-    wanted |= {"keras-nuclei", "timm", "python"}
+    wanted |= {"keras-nuclei", "timm"}
     write_json(
         done,
         {

@@ -22,6 +22,7 @@ OURS = Rival(
 )
 # Not among the dependencies of the tests, so that its import fails.
 MISSING = Rival("segmentation-models-pytorch", "resnet34")
+INSTALL = rivals.install  # the tests of jobs replace it
 
 
 @pytest.fixture(scope="module")
@@ -249,6 +250,35 @@ def test_an_installation_that_fails_is_recorded(arguments, tmp_path, monkeypatch
     rivals.main([*arguments, "--only", "missing"])
     result = json.loads((tmp_path / "out" / "rivals.json").read_text())
     assert result["rivals"]["missing"]["errors"]["speed-0"] == "ERROR: No matching version"
+
+
+def test_an_environment_is_made_once_with_what_is_pinned(tmp_path, monkeypatch):
+    commands = []
+    listed = [
+        {"name": "segmodels_keras", "version": "0.1.0.dev13"},
+        {"name": "Keras", "version": "3.15.1"},
+        {"name": "certifi", "version": "1"},
+    ]
+
+    def run(command, **_):
+        commands.append(command)
+        return json.dumps(listed)
+
+    def make_venv(command, **_):
+        command[-1].mkdir(parents=True)
+
+    monkeypatch.setattr(rivals, "run", run)
+    monkeypatch.setattr(subprocess, "run", make_venv)
+    python = INSTALL("segmodels-keras", tmp_path, 60)
+    assert python == tmp_path / "segmodels-keras" / "bin" / "python"
+    assert commands[0][-len(ENVIRONMENTS["segmodels-keras"]) :] == [
+        *ENVIRONMENTS["segmodels-keras"]
+    ]
+    done = json.loads((tmp_path / "segmodels-keras" / "installed.json").read_text())
+    assert done["versions"] == {"keras": "3.15.1", "segmodels-keras": "0.1.0.dev13"}
+
+    monkeypatch.setattr(rivals, "run", no_run)
+    assert INSTALL("segmodels-keras", tmp_path, 60) == python
 
 
 def test_rounds_go_back_and_forth():
