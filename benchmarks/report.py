@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from benchmarks import model_cards
+from benchmarks import model_cards, rivals_table
 from keras_nuclei.presets import PRESETS
 from keras_nuclei.segmentation import FAR_MARGIN, SEED_THRESHOLDS, SMOOTHING, THRESHOLD
 
@@ -331,6 +331,13 @@ def fields_line() -> str:
     )
 
 
+def rivals_block() -> str:
+    """Our U-Nets beside those of others; nothing before they are measured."""
+    if not (RESULTS / "rivals.json").exists():
+        return ""
+    return rivals_table.table(read("rivals"))
+
+
 BLOCKS = {
     "reference": reference_table,
     "training": training_line,
@@ -344,6 +351,7 @@ BLOCKS = {
     "diameters": diameters_line,
     "inference": inference_table,
     "runtimes": runtimes_line,
+    "rivals": rivals_block,
 }
 
 
