@@ -17,10 +17,12 @@ Conventions, everywhere in this package:
 """
 
 from keras_nuclei import (
+    attention,
     blocks,
     callbacks,
     encoders,
     export,
+    heads,
     images,
     instances,
     losses,
@@ -32,23 +34,29 @@ from keras_nuclei import (
     tiling,
 )
 from keras_nuclei.encoders import ENCODERS, list_encoders
+from keras_nuclei.fpn import fpn
+from keras_nuclei.heads import replace_head
 from keras_nuclei.measure import measure, overlay
 from keras_nuclei.presets import PRESETS, from_preset
 from keras_nuclei.segmentation import segment
 from keras_nuclei.stitching import label_tiled
 from keras_nuclei.tiling import predict_tiled
 from keras_nuclei.unet import unet
+from keras_nuclei.unetplusplus import unetplusplus
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ENCODERS",
     "PRESETS",
+    "attention",
     "blocks",
     "callbacks",
     "encoders",
     "export",
+    "fpn",
     "from_preset",
+    "heads",
     "images",
     "instances",
     "label_tiled",
@@ -59,10 +67,12 @@ __all__ = [
     "metrics",
     "overlay",
     "predict_tiled",
+    "replace_head",
     "scores",
     "segment",
     "segmentation",
     "stitching",
     "tiling",
     "unet",
+    "unetplusplus",
 ]
