@@ -72,26 +72,18 @@ VARIANTS = {
         encoder="mobilenet_v2",
         arguments={"encoder_weights": None},
     ),
-    "plain": Variant(
-        "encoder",
-        "plain, random weights",
-        encoder="plain",
-        arguments={"encoder_weights": None},
-    ),
     # -- Upsampling ---------------------------------------------------------------------------
     "nearest": _with("upsampling", "nearest", upsampling="nearest"),
     "transpose": _with("upsampling", "transpose", upsampling="transpose"),
     "pixel_shuffle": _with("upsampling", "pixel_shuffle", upsampling="pixel_shuffle"),
     # -- Normalization ------------------------------------------------------------------------
     "group": _with("normalization", "group", normalization="group"),
-    "instance": _with("normalization", "instance", normalization="instance"),
     "none": _with("normalization", "none", normalization=None),
     # -- Width of the decoder -----------------------------------------------------------------
     "half": _with("decoder width", "half", decoder_filters=(128, 64, 32, 16, 8)),
     "stride2": _with("decoder width", "ends at half size", decoder_stride=2),
     # -- Decoder ------------------------------------------------------------------------------
     "scse": _with("decoder", "scSE", attention="scse"),
-    "residual": _with("decoder", "residual blocks", residual=True),
     "unetplusplus": Variant("decoder", "U-Net++", decoder="unetplusplus"),
     "fpn": Variant("decoder", "FPN", decoder="fpn"),
 }
