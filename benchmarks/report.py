@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from benchmarks import model_cards, rivals_table
+from benchmarks import ablation_page, model_cards, rivals_table
 from keras_nuclei.presets import PRESETS
 from keras_nuclei.segmentation import FAR_MARGIN, SEED_THRESHOLDS, SMOOTHING, THRESHOLD
 
@@ -338,43 +338,7 @@ def rivals_block() -> str:
     return rivals_table.table(read("rivals"))
 
 
-def ablation_page() -> str:
-    """The page of the site on what each choice in a U-Net is worth."""
-    result = read("ablation")
-    variants = result["variants"]
-    base = variants["base"]
-    lines = [
-        "# What each choice is worth",
-        "",
-        "The first network: `unet` with EfficientNet-Lite0 and its ImageNet weights, bilinear",
-        "upsampling, batch normalization and the default width; each further row changes one thing.",
-        f"All train for {result['epochs']} epochs on the same {result['images']['train']} images of",
-        f"DSB2018, {result['image_size']}x{result['image_size']} pixels, and are scored on the same",
-        f"{result['images']['validation']} validation images of a random split, on which predicting",
-        f"nothing has the accuracy {result['accuracy_of_nothing']:.4f}. One seed: differences of a",
-        "hundredth may be chance. Time: of a forward pass, next to the first network's, all measured",
-        "in turns on one CPU core. Few epochs favour what learns fast, pretrained weights above all.",
-        "",
-        "| changes | to | IoU | Dice | pixel accuracy | parameters, M | time |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for each in variants.values():
-        time = each["seconds_per_image"] / base["seconds_per_image"]
-        cells = [
-            each["changes"],
-            each["label"],
-            f"{each['iou']:.3f}",
-            f"{each['dice']:.3f}",
-            f"{each['accuracy']:.4f}",
-            f"{each['parameters'] / 1e6:.1f}",
-            f"{time:.2f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", f"Measured by `{result['command']}`.", ""]
-    return "\n".join(lines)
-
-
-PAGES = {"ablation": ablation_page}
+PAGES = {"ablation": lambda: ablation_page.page(read("ablation"))}
 """What of the results has a page of its own on the docs site, by the page's name."""
 
 BLOCKS = {
