@@ -63,9 +63,6 @@ VARIANTS = {
     "base": Variant("-", "the first network"),
     # -- Encoder ------------------------------------------------------------------------------
     "random": _with("encoder", "EfficientNet-Lite0, random weights", encoder_weights=None),
-    "lite2": Variant(
-        "encoder", "EfficientNet-Lite2, ImageNet weights", encoder="efficientnet_lite2"
-    ),
     "mobilenet_v2": Variant(
         "encoder",
         "MobileNetV2, random weights",
@@ -81,7 +78,6 @@ VARIANTS = {
     "none": _with("normalization", "none", normalization=None),
     # -- Width of the decoder -----------------------------------------------------------------
     "half": _with("decoder width", "half", decoder_filters=(128, 64, 32, 16, 8)),
-    "stride2": _with("decoder width", "ends at half size", decoder_stride=2),
     # -- Decoder ------------------------------------------------------------------------------
     "scse": _with("decoder", "scSE", attention="scse"),
     "unetplusplus": Variant("decoder", "U-Net++", decoder="unetplusplus"),

@@ -37,7 +37,7 @@ from keras_nuclei import (
 )
 from keras_nuclei.encoders import ENCODERS, list_encoders
 from keras_nuclei.fpn import fpn
-from keras_nuclei.heads import replace_head
+from keras_nuclei.heads import replace_head, without_deep_supervision
 from keras_nuclei.measure import measure, overlay
 from keras_nuclei.presets import PRESETS, from_preset
 from keras_nuclei.segmentation import segment
@@ -79,4 +79,5 @@ __all__ = [
     "tiling",
     "unet",
     "unetplusplus",
+    "without_deep_supervision",
 ]
