@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 import keras_nuclei
 from benchmarks import pipeline, runs
-from benchmarks.fused_batch_norm import fused_batch_norm
 from benchmarks.report import RESULTS
 
 BUILDERS = {
@@ -137,7 +136,7 @@ def train(variant: Variant, parts: dict[str, pipeline.Examples], epochs: int) ->
         keras.losses.BinaryCrossentropy(),
     )
     started = time.perf_counter()
-    with fused_batch_norm():
+    with keras_nuclei.fused_batch_norm():
         for epoch in range(epochs):
             batches = pipeline.batches(parts["train"], BATCH_SIZE, shuffle_seed=(SEED, epoch))
             model.fit(batches, shuffle=False, verbose=0)

@@ -18,7 +18,6 @@ import numpy as np
 
 import keras_nuclei
 from benchmarks import augmentation, nuclei, pipeline, runs, targets
-from benchmarks.fused_batch_norm import fused_batch_norm
 from keras_nuclei.presets import PRESETS
 
 CORRECTED = {"dsb2018": "dsb2018/stage1_fixed"}
@@ -167,7 +166,7 @@ def main(argv: list[str] | None = None) -> Path:
         epoch = len(history)
         started = time.perf_counter()
         crops = Crops(rows, recipe, epoch, seed=0)
-        with fused_batch_norm():
+        with keras_nuclei.fused_batch_norm():
             logs = model.fit(crops, initial_epoch=epoch, epochs=epoch + 1, shuffle=False).history
         row = {name: values[-1] for name, values in logs.items()}
         if not np.isfinite(row["loss"]):

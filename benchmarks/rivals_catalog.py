@@ -35,8 +35,8 @@ class Rival:
         library: A key of `ENVIRONMENTS`, and of `BUILDERS` in `benchmarks/rivals_runner.py`.
         model: Name of the encoder or of the builder, as the library has it.
         arguments: Of the library's builder.
-        options: Of `benchmarks/rivals_runner.py`: `batch_norm_momentum`, `jit_compile` for models
-            on Keras, `channels_last` for those on PyTorch.
+        options: Of `benchmarks/rivals_runner.py`: `fused_batch_norm` for ours,
+            `batch_norm_momentum`, `jit_compile` for models on Keras, `channels_last` for those on PyTorch.
         weights: Where the model begins: random, or what the weights were trained on.
         note: What a reader of the table has to know of this row.
     """
@@ -52,6 +52,8 @@ class Rival:
 OUR_PIXELS = {"input_shape": [128, 128, 3]}
 OURS = {"encoder_weights": None, **OUR_PIXELS}
 CHANNELS_LAST = {"channels_last": True}
+FUSED = {"fused_batch_norm": True}
+TRAINED_FUSED = "trained in `keras_nuclei.fused_batch_norm()`"
 SAME_STATISTICS = "batch-norm momentum set to 0.9, as PyTorch's default and ours; else 0.99"
 
 RIVALS = {
@@ -63,6 +65,9 @@ RIVALS = {
         {**OURS, "upsampling": "nearest"},
         note="upsampled by nearest pixels, as the rivals do",
     ),
+    "ours-mobilenet_v2-fused": Rival(
+        "keras_nuclei", "mobilenet_v2", OURS, options=FUSED, note=TRAINED_FUSED
+    ),
     "segmodels-mobilenetv2": Rival("segmodels-keras", "mobilenetv2"),
     "segmodels-mobilenetv2-momentum": Rival(
         "segmodels-keras", "mobilenetv2", options={"batch_norm_momentum": 0.9}, note=SAME_STATISTICS
@@ -73,6 +78,9 @@ RIVALS = {
     ),
     # -- ResNet: keras.applications has none below 50 layers -----------------------------------
     "ours-resnet50": Rival("keras_nuclei", "resnet50", OURS),
+    "ours-resnet50-fused": Rival(
+        "keras_nuclei", "resnet50", OURS, options=FUSED, note=TRAINED_FUSED
+    ),
     "segmodels-resnet50": Rival("segmodels-keras", "resnet50"),
     "smp-resnet50-channels_last": Rival(
         "segmentation-models-pytorch", "resnet50", options=CHANNELS_LAST, note="channels last"
@@ -100,6 +108,14 @@ RIVALS = {
         "efficientnet_lite0",
         {"encoder_weights": "imagenet", **OUR_PIXELS},
         weights="ImageNet",
+    ),
+    "ours-efficientnet_lite0-imagenet-fused": Rival(
+        "keras_nuclei",
+        "efficientnet_lite0",
+        {"encoder_weights": "imagenet", **OUR_PIXELS},
+        options=FUSED,
+        weights="ImageNet",
+        note=TRAINED_FUSED,
     ),
 }
 """Every row, in the order of the table."""

@@ -233,7 +233,15 @@ def build_keras_nuclei(job: dict) -> Model:
 
     arguments = dict(job["arguments"])
     arguments["input_shape"] = tuple(arguments["input_shape"])
-    return of_keras(job, keras_nuclei.unet(job["model"], **arguments), lambda images: images)
+    model = of_keras(job, keras_nuclei.unet(job["model"], **arguments), lambda images: images)
+    if not job["options"].get("fused_batch_norm"):
+        return model
+
+    def train(images: np.ndarray, masks: np.ndarray) -> float:
+        with keras_nuclei.fused_batch_norm():
+            return model.train(images, masks)
+
+    return model._replace(train=train)
 
 
 def build_segmodels(job: dict) -> Model:

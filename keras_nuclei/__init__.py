@@ -37,6 +37,7 @@ from keras_nuclei import (
 )
 from keras_nuclei.encoders import ENCODERS, list_encoders
 from keras_nuclei.fpn import fpn
+from keras_nuclei.fused_batch_norm import fused_batch_norm
 from keras_nuclei.heads import replace_head, without_deep_supervision
 from keras_nuclei.measure import measure, overlay
 from keras_nuclei.presets import PRESETS, from_preset
@@ -58,6 +59,7 @@ __all__ = [
     "export",
     "fpn",
     "from_preset",
+    "fused_batch_norm",
     "heads",
     "images",
     "instances",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks.fused_batch_norm import fused_batch_norm
+from keras_nuclei.fused_batch_norm import fused_batch_norm
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's own")
 

@@ -5,19 +5,32 @@ the whole feature map. On CPUs that is a large part of a training step.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from unittest import mock
 
 import keras
-import tensorflow as tf
 
 
 @contextlib.contextmanager
 def fused_batch_norm() -> Iterator[None]:
     """Let Keras's batch normalization train with the fused kernel, on the TensorFlow backend.
 
-    What is traced inside, by `fit` above all, keeps it. Layers, weights and saved models are
-    Keras's own as ever. On other backends nothing changes.
+    For training on CPUs. Put it around `fit`: what is traced inside keeps it. Layers, weights and
+    saved models are Keras's own as ever. Layers that the kernel can't do, of another axis or data
+    type, are left to Keras, and on other backends nothing changes.
+
+    Yields:
+        None.
+
+    Example:
+        >>> import numpy as np
+        >>> import keras_nuclei
+        >>> encoder = keras_nuclei.encoders.plain(filters=(4, 8))
+        >>> model = keras_nuclei.unet(encoder, decoder_filters=(4,))
+        >>> model.compile("adam", "binary_crossentropy")
+        >>> images, masks = np.zeros((2, 8, 8, 3), "uint8"), np.zeros((2, 8, 8, 1), "uint8")
+        >>> with keras_nuclei.fused_batch_norm():
+        ...     history = model.fit(images, masks, verbose=0)
     """
     if keras.backend.backend() != "tensorflow":
         yield
@@ -27,7 +40,10 @@ def fused_batch_norm() -> Iterator[None]:
         yield
 
 
-def _fused(keras_call):
+def _fused(keras_call: Callable) -> Callable:
+    # The backend in use is TensorFlow, so this imports nothing that is not there already.
+    import tensorflow as tf  # noqa: TID251
+
     def call(self, inputs, training=None, mask=None):
         fits = inputs.dtype == "float32" and len(inputs.shape) == 4 and self.axis in (-1, 3)
         plain = self.scale and self.center and mask is None and not getattr(self, "renorm", False)
