@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import keras
 import numpy as np
@@ -186,7 +187,7 @@ def _check_model(model: str) -> None:
         )
 
 
-def _settings(arguments) -> dict:
+def _settings(arguments: argparse.Namespace) -> dict:
     settings = {key: value for key, value in vars(arguments).items() if key not in _NO_SETTINGS}
     if arguments.model in PRESETS:
         settings["sha256"] = PRESETS[arguments.model].sha256
@@ -197,7 +198,9 @@ def _settings(arguments) -> dict:
     return {**settings, "version": __version__}
 
 
-def _prepare(arguments, load_segmenter) -> tuple[list[Job], ResultFolder, Callable | None]:
+def _prepare(
+    arguments: argparse.Namespace, load_segmenter: Callable
+) -> tuple[list[Job], ResultFolder, Callable | None]:
     """Find out all that can be wrong before the folder is touched; open it last."""
     _check_model(arguments.model)
     folder = ResultFolder(arguments.output, _settings(arguments))
@@ -218,7 +221,7 @@ def _prepare(arguments, load_segmenter) -> tuple[list[Job], ResultFolder, Callab
     return jobs, folder, segmenter
 
 
-def _load_segmenter(arguments) -> Callable:
+def _load_segmenter(arguments: argparse.Namespace) -> Callable:
     if arguments.model.endswith(".keras"):
         model = keras.saving.load_model(arguments.model, compile=False)
     else:
@@ -234,7 +237,9 @@ def _load_segmenter(arguments) -> Callable:
     return segment_one
 
 
-def _segment_all(jobs: list[Job], folder: ResultFolder, segmenter, arguments) -> int:
+def _segment_all(
+    jobs: list[Job], folder: ResultFolder, segmenter: Callable | None, arguments: argparse.Namespace
+) -> int:
     waiting = [job for job in jobs if not folder.is_complete(job)]
     if len(waiting) < len(jobs):
         _say(f"{len(jobs) - len(waiting)} of {len(jobs)} images are complete already.")
@@ -265,7 +270,9 @@ def _explain(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
-def _segment_one(job: Job, folder: ResultFolder, arguments, segmenter) -> str:
+def _segment_one(
+    job: Job, folder: ResultFolder, arguments: argparse.Namespace, segmenter: Callable
+) -> str:
     """Segment one file, write its results, and return a line that sums them up."""
     import pandas as pd
 
@@ -311,7 +318,9 @@ def _nuclear_channel(page: np.ndarray, channel: int | None) -> np.ndarray:
     return page if page.ndim == 2 else page[..., channel]
 
 
-def _write(folder: Path, names: dict[str, list[str]], views, label_maps) -> None:
+def _write(
+    folder: Path, names: dict[str, list[str]], views: list[np.ndarray], label_maps: list[np.ndarray]
+) -> None:
     """Write the files of an image, named by format."""
     writers = {
         "tiff": export.write_labels,
@@ -340,6 +349,6 @@ def _list_models() -> int:
     return 0
 
 
-def _say(text: str, file=None) -> None:
+def _say(text: str, file: TextIO | None = None) -> None:
     # Keeps the progress bar in one piece, which print would not.
     tqdm.write(text, file=file or sys.stdout)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from keras_nuclei.export import atomic_path
 from keras_nuclei.jobs import Job, output_names, without_page
+from keras_nuclei.typing import FilePath
 
 _STATE = ".keras_nuclei"
 _REMEDY = "Choose another folder, or allow to replace it with --overwrite."
@@ -36,7 +37,7 @@ class ResultFolder:
         True
     """
 
-    def __init__(self, path, settings: dict):
+    def __init__(self, path: FilePath, settings: dict):
         self.path = Path(path)
         self.settings = settings
 

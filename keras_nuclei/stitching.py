@@ -4,23 +4,25 @@ import itertools
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 from tqdm import tqdm
 
 from keras_nuclei.tiles import Tiles, check_overlap, image_shape
+from keras_nuclei.typing import Sliceable
 
 _UNSEEN = -1
 
 
 def label_tiled(
-    image,
+    image: Sliceable,
     label: Callable[[np.ndarray], np.ndarray],
     *,
     tile_size: int = 2048,
     overlap: int = 128,
     progress: bool = False,
-    out=None,
-):
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Label the nuclei of an image of any size tile by tile, with none cut or counted twice.
 
     The lines halfway through the overlaps part the image into cores, one for each tile. A nucleus
@@ -145,7 +147,7 @@ def _counts(numbers: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(values.tolist(), counts.tolist(), strict=True))
 
 
-def _label_tile(label: Callable, tile) -> np.ndarray:
+def _label_tile(label: Callable, tile: npt.ArrayLike) -> np.ndarray:
     tile = np.asarray(tile)
     labels = np.asarray(label(tile))
     if labels.dtype.kind not in "iu":
@@ -163,7 +165,7 @@ def _label_tile(label: Callable, tile) -> np.ndarray:
     return labels
 
 
-def check_out(out, size: tuple[int, int]) -> None:
+def check_out(out: np.ndarray, size: tuple[int, int]) -> None:
     """Check that a label map of an image can be written to an array.
 
     Raises:

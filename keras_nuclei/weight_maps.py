@@ -1,6 +1,7 @@
 """Weights of pixels: the narrow background between nuclei counts more."""
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from keras_nuclei.validation import as_label_map
@@ -11,7 +12,7 @@ _NEGLIGIBLE = 1e-6
 
 
 def border_weights(
-    label_map,
+    label_map: npt.ArrayLike,
     *,
     border_weight: float = 10.0,
     sigma: float = 5.0,
@@ -74,7 +75,7 @@ def border_weights(
     return (np.where(label_map > 0, nuclei, background) + border).astype(np.float32)
 
 
-def _two_distances(label_map, reach):
+def _two_distances(label_map: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
     """Distances to the nearest and second nearest nucleus `(H, W)`; infinite beyond `reach`."""
     nearest = np.full(label_map.shape, np.inf)
     second = nearest.copy()
