@@ -89,7 +89,7 @@ class InstanceScores(keras.callbacks.Callback):
         self.frequency = frequency
         self.batch_size = batch_size
         self.prefix = prefix
-        self.summary = {}
+        self.summary: dict[str, int | float] = {}
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self.summary = {}
@@ -115,7 +115,7 @@ class InstanceScores(keras.callbacks.Callback):
 
 def _batches_of_one_shape(images: Sequence[np.ndarray], batch_size: int) -> list[list[int]]:
     """Indices of images, in lists of at most `batch_size`, of one shape each."""
-    by_shape = {}
+    by_shape: dict[tuple[int, ...], list[int]] = {}
     for index, image in enumerate(images):
         by_shape.setdefault(tuple(image.shape), []).append(index)
     return [

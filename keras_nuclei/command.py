@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 import keras
 import numpy as np
@@ -18,6 +18,8 @@ from keras_nuclei.measure import measure, overlay
 from keras_nuclei.presets import PRESETS, from_preset
 from keras_nuclei.results import ResultFolder
 from keras_nuclei.segmentation import LARGEST_WHOLE, segment
+
+Number = TypeVar("Number", int, float)
 
 _FORMATS = ("tiff", "png", "geojson", "roi", "csv")
 # What is taken of a folder; a file that is named is read whatever its suffix.
@@ -107,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _number(text: str, kind: type) -> float:
+def _number(text: str, kind: Callable[[str], Number]) -> Number:
     try:
         return kind(text)
     except ValueError:
@@ -226,8 +228,8 @@ def _load_segmenter(arguments: argparse.Namespace) -> Callable:
         model = keras.saving.load_model(arguments.model, compile=False)
     else:
         model = from_preset(arguments.model)
-    options = ("diameter", "scale", "tile_size", "augmentations")
-    options = {name: getattr(arguments, name) for name in options}
+    names = ("diameter", "scale", "tile_size", "augmentations")
+    options = {name: getattr(arguments, name) for name in names}
 
     def segment_one(image: np.ndarray) -> np.ndarray:
         # A bar of its own for what takes minutes.
@@ -247,7 +249,8 @@ def _segment_all(
     # None: no bar where stderr is a file.
     for job in tqdm(waiting, unit="image", disable=None):
         try:
-            _say(_segment_one(job, folder, arguments, segmenter))
+            # There is a segmenter where any job is waiting.
+            _say(_segment_one(job, folder, arguments, segmenter))  # type: ignore[arg-type]
         # Whatever is wrong with one image, the others are still to be done.
         except Exception as error:
             failures.append(f"{job.source}: {_explain(error)}")

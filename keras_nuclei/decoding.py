@@ -85,18 +85,18 @@ def open_encoder(
         >>> {level: tuple(features.shape) for level, features in pyramid.maps.items()}
         {0: (None, 64, 64, 32), 1: (None, 32, 32, 64), 2: (None, 16, 16, 128)}
     """
-    encoder = get_encoder(
+    model = get_encoder(
         encoder,
         input_shape=input_shape,
         weights=weights,
         batch_norm_momentum=batch_norm_momentum,
     )
     if depth is not None:
-        encoder = _truncate(encoder, depth)
+        model = _truncate(model, depth)
     if not trainable:
-        encoder.trainable = False
-    inputs = keras.Input(encoder.inputs[0].shape[1:], name="image")
-    maps = {int(level[1:]): features for level, features in encoder(inputs).items()}
+        model.trainable = False
+    inputs = keras.Input(model.inputs[0].shape[1:], name="image")
+    maps = {int(level[1:]): features for level, features in model(inputs).items()}
     return Pyramid(inputs, dict(sorted(maps.items())))
 
 

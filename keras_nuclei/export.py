@@ -181,11 +181,11 @@ def trace_polygons(label_map: npt.ArrayLike) -> dict[int, list[list[np.ndarray]]
 
     starts, directions, piece_of_edge = _edges(pieces)
     following = _follow(starts, directions, piece_of_edge, pieces.shape[1])
-    rings = {}
+    rings: dict[int, list[np.ndarray]] = {}
     for ring in _walk(following.tolist(), directions.tolist()):
         # In reading order a piece's first edge lies on its outer ring.
         rings.setdefault(int(piece_of_edge[ring[0]]), []).append(starts[ring])
-    polygons = {}
+    polygons: dict[int, list[list[np.ndarray]]] = {}
     for piece, of_piece in rings.items():
         polygons.setdefault(int(label_of_piece[piece]), []).append(of_piece)
     return polygons
@@ -244,13 +244,13 @@ def _edges(pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # What lies beyond the top, right, bottom and left edge, and where each starts, clockwise.
     beyond = (padded[:-2, 1:-1], padded[1:-1, 2:], padded[2:, 1:-1], padded[1:-1, :-2])
     corners = ((0, 0), (1, 0), (1, 1), (0, 1))
-    starts, directions, owners = [], [], []
+    found: tuple[list[np.ndarray], ...] = ([], [], [])
     for direction, (other, corner) in enumerate(zip(beyond, corners, strict=True)):
         y, x = np.nonzero((inner != other) & (inner > 0))
-        starts.append(np.stack([x, y], axis=-1) + corner)
-        directions.append(np.full(len(x), direction))
-        owners.append(inner[y, x])
-    starts, directions, owners = map(np.concatenate, (starts, directions, owners))
+        found[0].append(np.stack([x, y], axis=-1) + corner)
+        found[1].append(np.full(len(x), direction))
+        found[2].append(inner[y, x])
+    starts, directions, owners = map(np.concatenate, found)
     order = np.argsort(_keys(starts, directions, pieces.shape[1]))
     return starts[order], directions[order], owners[order]
 

@@ -9,7 +9,7 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ from keras_nuclei.typing import FilePath
 
 if TYPE_CHECKING:
     import PIL.Image
-    import tifffile
 
 # The first four bytes of TIFF and BigTIFF, little- and big-endian. Names of files lie too often.
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -295,7 +294,7 @@ def _read_tiff(file: BinaryIO) -> list[np.ndarray]:
         return [page for one in series for page in _read_series(one, tiff.is_imagej)]
 
 
-def _read_series(series: "tifffile.TiffPageSeries", is_imagej: bool) -> list[np.ndarray]:
+def _read_series(series: Any, is_imagej: bool) -> list[np.ndarray]:
     array, axes, page = series.asarray(), series.axes, series.keyframe
     if page.photometric.name in _OTHER_COLOURS:
         raise ValueError(

@@ -294,7 +294,7 @@ def find_taps(model: keras.Model) -> dict[str, keras.Operation]:
     levels = _levels(steps)
     on_every_path = _on_every_path(steps)
     taps = {}
-    for level in sorted(set(levels) - {None}):
+    for level in sorted({found for found in levels if found is not None}):
         here = [index for index, found in enumerate(levels) if found == level]
         chosen = [i for i in here if on_every_path[i]] or _widest(steps, here)
         taps[f"P{level}"] = steps[chosen[-1]].operation
@@ -326,7 +326,7 @@ def find_strides(model: keras.Model) -> dict[str, int]:
     """
     # At the size that the model is for: parts of it that are models themselves take no other.
     size = model.inputs[0].shape[1] or PROBE_SIZE
-    of_tensor = {}
+    of_tensor: dict[int, int] = {}
     strides = {}
     for step in _probe(model, size):
         before = max(of_tensor.get(id(tensor), 1) for tensor in step.inputs)
@@ -382,7 +382,7 @@ def _probe(model: keras.Model, height: int) -> list[Step]:
 
 def _is_map(output: Tensor) -> bool:
     # One pixel is no map but a mean over all of one, as squeeze-and-excitation has it.
-    shape = getattr(output, "shape", ())
+    shape: Shape = getattr(output, "shape", ())
     return len(shape) == 4 and shape[1] > 1
 
 
@@ -393,7 +393,7 @@ def _widest(steps: list[Step], indices: list[int]) -> list[int]:
 
 def _levels(steps: list[Step]) -> list[int | None]:
     """Of each step, the n of `Pn`; None where its output is no feature map of that kind."""
-    levels = []
+    levels: list[int | None] = []
     # Until something has been computed from them, pixels are no features.
     pixels = {id(tensor) for tensor in steps[0].inputs}
     for step in steps:

@@ -141,7 +141,7 @@ class ResultFolder:
         records = self._records().items()
         tables = [self._table_file(name) for name, record in records if record["complete"]]
         tables = [table for table in tables if table.exists()]
-        columns = {}
+        columns: dict[str, None] = {}
         for table in tables:
             with table.open(newline="", encoding="utf-8") as file:
                 columns |= dict.fromkeys(next(csv.reader(file), []))
@@ -199,9 +199,9 @@ class ResultFolder:
             self._table_file(name).unlink(missing_ok=True)
             self._record_file(name).unlink()
 
-    def _overlays_of_pages(self) -> dict[str, list[Path]]:
+    def _overlays_of_pages(self) -> dict[str | None, list[Path]]:
         """The files that look like overlays of pages, by the name of the image."""
-        found = {}
+        found: dict[str | None, list[Path]] = {}
         for path in self.path.glob("*_page*_overlay.png"):
             name = without_page(path.name.removesuffix("_overlay.png"))
             found.setdefault(name, []).append(path)

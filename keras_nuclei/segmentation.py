@@ -128,7 +128,7 @@ def segment(
         return label_maps(maps, scale=scale)
 
     if image.shape[0] * image.shape[1] <= LARGEST_WHOLE**2 and out is None:
-        return label(image, progress)
+        return label(np.asarray(image), progress)
     overlap = min(LARGEST_WHOLE // 2, round(256 / min(scale, 1)))
     return label_tiled(
         image, label, tile_size=LARGEST_WHOLE, overlap=overlap, progress=progress, out=out
@@ -217,7 +217,7 @@ def _as_image(image: Sliceable) -> Sliceable:
 def _limits(image: Sliceable) -> tuple[float, float]:
     """`contrast_limits` of an image that may be larger than memory: of a grid of its pixels."""
     step = max(1, math.isqrt(math.prod(image.shape[:2]) // SAMPLED_PIXELS))
-    return contrast_limits(image[::step, ::step] if step > 1 else image)
+    return contrast_limits(np.asarray(image[::step, ::step] if step > 1 else image))
 
 
 def _estimate(
@@ -343,7 +343,8 @@ def _busiest_windows(
 
 
 def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    return tuple(max(1, round(length * scale)) for length in size)
+    height, width = (max(1, round(length * scale)) for length in size)
+    return height, width
 
 
 def _require_tile_size(tile_size: int) -> None:

@@ -92,7 +92,7 @@ class _Stitcher:
         self.rows, self.columns = rows, columns
         self.overlap = overlap
         self.count = 0
-        self.links = []  # pairs of numbers of one nucleus
+        self.links: list[tuple[int, int]] = []  # pairs of numbers of one nucleus
 
     def draw(self, canvas: np.ndarray, labels: np.ndarray, place: tuple[int, int]) -> None:
         """Draw on `canvas` what the tile has to add to the nuclei that are there already.
@@ -112,7 +112,7 @@ class _Stitcher:
             taken = beneath[beneath > 0]
             if not self._is_due(box, place, mostly_free=2 * taken.size < beneath.size):
                 continue
-            seen = np.count_nonzero(beneath != _UNSEEN)
+            seen = int(np.count_nonzero(beneath != _UNSEEN))
             known = [n for n, shared in _counts(taken) if 2 * shared > min(seen, areas[n])]
             if not known:
                 if taken.size == beneath.size:
@@ -165,7 +165,7 @@ def _label_tile(label: Callable, tile: npt.ArrayLike) -> np.ndarray:
     return labels
 
 
-def check_out(out: np.ndarray, size: tuple[int, int]) -> None:
+def check_out(out: np.ndarray, size: tuple[int, ...]) -> None:
     """Check that a label map of an image can be written to an array.
 
     Raises:

@@ -99,7 +99,7 @@ def predict_tiled(
         raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
     rows = _cover_on_grid(height, fixed_height, tile_size, overlap)
     columns = _cover_on_grid(width, fixed_width, tile_size, overlap)
-    blends = {}
+    blends: dict[str | None, _Blend] = {}
     for tiles, heads in _predictions(
         image, model, rows, columns, batch_size, _SYMMETRIES[augmentations], progress
     ):
@@ -203,7 +203,7 @@ def _predict(
     model: keras.Model | Callable, batch: np.ndarray, symmetries: tuple[tuple[int, bool], ...]
 ) -> dict[str | None, np.ndarray]:
     """Mean prediction over the symmetries of each head, `(n, h, w, classes)`; one head is None."""
-    sums = {}
+    sums: dict[str | None, np.ndarray] = {}
     for turns, mirrored in symmetries:
         turned = np.rot90(batch[:, :, ::-1] if mirrored else batch, turns, axes=(1, 2))
         for name, head in _predict_heads(model, np.ascontiguousarray(turned)).items():

@@ -15,8 +15,8 @@ FilePath: TypeAlias = str | os.PathLike[str]
 Tensor: TypeAlias = Any
 """A tensor of the backend, symbolic or not, or what Keras makes one of: a NumPy array, a list."""
 
-Shape: TypeAlias = tuple[int | None, ...]
-"""Of a tensor, the batch first; None where a size is not known."""
+Shape: TypeAlias = tuple[int | Any, ...]
+"""Of a tensor, the batch first. A size is None where it is not known, which only some may be."""
 
 Config: TypeAlias = dict[str, Any]
 """Arguments by name, as `get_config` returns them."""
