@@ -52,12 +52,15 @@ def api_pages() -> dict[str, str]:
 def public_members(module: ModuleType) -> dict[str, list[str]]:
     """Name what is documented of a module, in the order of its source, by kind.
 
-    Those are the classes and functions that it defines, and the constants that have a docstring.
+    Those are the classes and functions that it defines or names in `__all__`, and the constants
+    that have a docstring.
     """
+    named = getattr(module, "__all__", ())
     own = {
         name: value
         for name, value in vars(module).items()
-        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+        if not name.startswith("_")
+        and (getattr(value, "__module__", None) == module.__name__ or name in named)
     }
     return {
         "classes": [name for name, value in own.items() if inspect.isclass(value)],

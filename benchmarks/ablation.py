@@ -1,0 +1,243 @@
+"""What each choice in a U-Net is worth: encoder, upsampling, normalization, width, decoder.
+
+    python -m benchmarks.ablation               # resumes where it stopped
+    python -m benchmarks.ablation --publish     # copy the result to benchmarks/results
+
+One network and its variants, each of which changes one thing. All train on the same batches of the
+reference's random split of DSB2018, resized to 128x128, for the same number of epochs, Adam's
+learning rate falling to zero along a cosine, and are scored on its validation part; nobody looks at
+the test part. The time of a forward pass is measured at the end, of all in turns, so that a slow
+spell of the machine hits no one alone.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+import keras_nuclei
+from benchmarks import pipeline, runs
+from benchmarks.fused_batch_norm import fused_batch_norm
+from benchmarks.report import RESULTS
+
+BUILDERS = {
+    "unet": keras_nuclei.unet,
+    "unetplusplus": keras_nuclei.unetplusplus,
+    "fpn": keras_nuclei.fpn,
+}
+SPLIT, SEED = "random", 0
+IMAGE_SIZE, BATCH_SIZE, LEARNING_RATE = 128, 16, 2e-3
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One network of the table.
+
+    Attributes:
+        changes: What of the first network it changes.
+        label: The change, as the table words it.
+        decoder: A key of `BUILDERS`.
+        encoder: As in `keras_nuclei.unet`.
+        arguments: Further arguments of the builder.
+    """
+
+    changes: str
+    label: str
+    decoder: str = "unet"
+    encoder: str = "efficientnet_lite0"
+    arguments: dict = field(default_factory=lambda: {"encoder_weights": "imagenet"})
+
+
+def _with(changes: str, label: str, **arguments) -> Variant:
+    return Variant(changes, label, arguments={"encoder_weights": "imagenet", **arguments})
+
+
+VARIANTS = {
+    "base": Variant("-", "the first network"),
+    # -- Encoder ------------------------------------------------------------------------------
+    "random": _with("encoder", "EfficientNet-Lite0, random weights", encoder_weights=None),
+    "lite1": Variant(
+        "encoder", "EfficientNet-Lite1, ImageNet weights", encoder="efficientnet_lite1"
+    ),
+    "lite2": Variant(
+        "encoder", "EfficientNet-Lite2, ImageNet weights", encoder="efficientnet_lite2"
+    ),
+    "mobilenet_v2": Variant(
+        "encoder",
+        "MobileNetV2, random weights",
+        encoder="mobilenet_v2",
+        arguments={"encoder_weights": None},
+    ),
+    "mobilenet_v3_small": Variant(
+        "encoder",
+        "MobileNetV3Small, random weights",
+        encoder="mobilenet_v3_small",
+        arguments={"encoder_weights": None},
+    ),
+    "plain": Variant(
+        "encoder",
+        "plain, random weights",
+        encoder="plain",
+        arguments={"encoder_weights": None},
+    ),
+    # -- Upsampling ---------------------------------------------------------------------------
+    "nearest": _with("upsampling", "nearest", upsampling="nearest"),
+    "transpose": _with("upsampling", "transpose", upsampling="transpose"),
+    "pixel_shuffle": _with("upsampling", "pixel_shuffle", upsampling="pixel_shuffle"),
+    # -- Normalization ------------------------------------------------------------------------
+    "group": _with("normalization", "group", normalization="group"),
+    "instance": _with("normalization", "instance", normalization="instance"),
+    "layer": _with("normalization", "layer", normalization="layer"),
+    "none": _with("normalization", "none", normalization=None),
+    # -- Width of the decoder -----------------------------------------------------------------
+    "half": _with("decoder width", "half", decoder_filters=(128, 64, 32, 16, 8)),
+    "double": _with("decoder width", "double", decoder_filters=(512, 256, 128, 64, 32)),
+    "stride2": _with("decoder width", "ends at half size", decoder_stride=2),
+    # -- Decoder ------------------------------------------------------------------------------
+    "gate": _with("decoder", "attention gates", attention="gate"),
+    "scse": _with("decoder", "scSE", attention="scse"),
+    "residual": _with("decoder", "residual blocks", residual=True),
+    "unetplusplus": Variant("decoder", "U-Net++", decoder="unetplusplus"),
+    "fpn": Variant("decoder", "FPN", decoder="fpn"),
+}
+"""The rows, in the order of the table; the first is what the others change."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train and time the variants, or publish what was found."""
+    args = parse(argv)
+    if args.publish:
+        publish(args.output, args.overwrite)
+        return
+    if args.overwrite:
+        shutil.rmtree(args.output, ignore_errors=True)
+    settings = {"data": args.data, "split": SPLIT, "seed": SEED, "epochs": args.epochs}
+    runs.prepare_folder(args.output, settings)
+    examples = pipeline.load(pipeline.DATA_SETS[args.data], "train", IMAGE_SIZE, args.data_dir)
+    parts = pipeline.split(examples, SPLIT, SEED)
+    for name in tqdm(args.only, desc="variants"):
+        path = args.output / f"{name}.json"
+        if not path.exists():
+            runs.write_json(path, train(VARIANTS[name], parts, args.epochs))
+            keras.backend.clear_session()
+    times = forward_times(args.only, parts["validation"].images[:BATCH_SIZE], args.rounds)
+    write_result(args, settings, parts, times)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--data", choices=pipeline.DATA_SETS, default="dsb2018")
+    add("--data_dir", help="where TFDS keeps prepared data sets")
+    add("--output", type=Path, default=Path("runs/ablation"), help="default: runs/ablation")
+    add("--only", nargs="+", choices=VARIANTS, default=[*VARIANTS], metavar="NAME")
+    add("--epochs", type=int, default=5, help="of each variant (default 5)")
+    add("--rounds", type=int, default=5, help="forward passes that are timed (default 5)")
+    add("--overwrite", action="store_true", help="train (or publish) anew what is there")
+    add("--publish", action="store_true", help="copy the result, measure nothing")
+    return parser.parse_args(argv)
+
+
+def build(variant: Variant) -> keras.Model:
+    """Build the network of a variant, for any size of image."""
+    return BUILDERS[variant.decoder](variant.encoder, **variant.arguments)
+
+
+def train(variant: Variant, parts: dict[str, pipeline.Examples], epochs: int) -> dict:
+    """Train a variant and score it on the validation part."""
+    keras.utils.set_random_seed(SEED)
+    model = build(variant)
+    steps = epochs * -(-len(parts["train"].images) // BATCH_SIZE)
+    model.compile(
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)),
+        keras.losses.BinaryCrossentropy(),
+    )
+    started = time.perf_counter()
+    with fused_batch_norm():
+        for epoch in range(epochs):
+            batches = pipeline.batches(parts["train"], BATCH_SIZE, shuffle_seed=(SEED, epoch))
+            model.fit(batches, shuffle=False, verbose=0)
+    seconds = time.perf_counter() - started
+    model.compile(
+        metrics=[
+            keras.metrics.BinaryAccuracy(name="accuracy"),
+            keras_nuclei.metrics.IoU(),
+            keras_nuclei.metrics.Dice(),
+        ],
+        loss=keras.losses.BinaryCrossentropy(),
+    )
+    validation = pipeline.batches(parts["validation"], BATCH_SIZE)
+    scores = model.evaluate(validation, verbose=0, return_dict=True)
+    return {"parameters": model.count_params(), "training_seconds": seconds, **scores}
+
+
+def forward_times(names: list[str], images: np.ndarray, rounds: int) -> dict[str, float]:
+    """Seconds per image of a forward pass of each variant: the median of passes in turns."""
+    models = {}
+    for name in names:
+        models[name] = build(VARIANTS[name])
+        models[name].predict_on_batch(images)  # traces it
+    seconds = {name: [] for name in names}
+    for _ in range(rounds):
+        for name, model in models.items():
+            started = time.perf_counter()
+            model.predict_on_batch(images)
+            seconds[name].append((time.perf_counter() - started) / len(images))
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def write_result(args: argparse.Namespace, settings: dict, parts: dict, times: dict) -> None:
+    """Join what the variants scored in one JSON file."""
+    rows = {}
+    for name in args.only:
+        variant = VARIANTS[name]
+        scores = json.loads((args.output / f"{name}.json").read_text())
+        rows[name] = {
+            "changes": variant.changes,
+            "label": variant.label,
+            "decoder": variant.decoder,
+            "encoder": variant.encoder,
+            "arguments": variant.arguments,
+            **scores,
+            "seconds_per_image": times[name],
+        }
+    masks = parts["validation"].masks
+    runs.write_json(
+        args.output / "ablation.json",
+        {
+            "command": "python -m benchmarks.ablation",
+            **settings,
+            "image_size": IMAGE_SIZE,
+            "batch_size": BATCH_SIZE,
+            "learning_rate": LEARNING_RATE,
+            "images": {part: len(parts[part].images) for part in ("train", "validation")},
+            "accuracy_of_nothing": float(1 - masks.mean()),
+            "variants": rows,
+            "environment": runs.environment(),
+        },
+    )
+    print(f"Wrote {args.output / 'ablation.json'}")
+
+
+def publish(output: Path, overwrite: bool) -> None:
+    """Copy the result of all variants on DSB2018 to the results."""
+    result = json.loads((output / "ablation.json").read_text())
+    target = RESULTS / "ablation.json"
+    if result["data"] != "dsb2018" or set(result["variants"]) != set(VARIANTS):
+        raise SystemExit(f"{output} does not hold all variants on dsb2018. Nothing was copied.")
+    if target.exists() and not overwrite:
+        raise SystemExit(f"{target} exists. Pass --overwrite to replace it.")
+    runs.write_json(target, result)
+    print(f"Wrote {target}")
+
+
+if __name__ == "__main__":
+    main()
