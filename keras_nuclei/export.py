@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from keras_nuclei.typing import FilePath
+from keras_nuclei.typing import ArrayLike, FilePath
 from keras_nuclei.validation import as_label_map
 
 if TYPE_CHECKING:
@@ -147,7 +146,7 @@ def write_rois(path: FilePath, label_map: np.ndarray | Sequence[np.ndarray]) -> 
         roifile.roiwrite(temporary, rois, mode="w")
 
 
-def trace_polygons(label_map: npt.ArrayLike) -> dict[int, list[list[np.ndarray]]]:
+def trace_polygons(label_map: ArrayLike) -> dict[int, list[list[np.ndarray]]]:
     """Trace the outlines of all nuclei along the edges of their pixels.
 
     Polygons are valid as GeoJSON and OGC define it: no ring crosses or touches itself. A polygon

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
-from keras_nuclei.typing import FilePath
+from keras_nuclei.typing import ArrayLike, FilePath
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -117,7 +116,7 @@ def read_pages(path: FilePath) -> list[np.ndarray]:
 
 
 def contrast_limits(
-    image: npt.ArrayLike, *, low: float = 1.0, high: float = 99.8
+    image: ArrayLike, *, low: float = 1.0, high: float = 99.8
 ) -> tuple[float, float]:
     """The intensities that `normalize` makes 0 and 255: two percentiles of all values of an image.
 
@@ -151,7 +150,7 @@ def contrast_limits(
 
 
 def normalize(
-    image: npt.ArrayLike,
+    image: ArrayLike,
     *,
     low: float = 1.0,
     high: float = 99.8,
@@ -237,7 +236,7 @@ def _limits(image: np.ndarray, low: float, high: float) -> tuple[float, float]:
     return float(start), float(stop)
 
 
-def _checked(image: npt.ArrayLike) -> np.ndarray:
+def _checked(image: ArrayLike) -> np.ndarray:
     """`(H, W)` or `(H, W, 3)` of finite real numbers; bool as uint8, float16 as float32."""
     image = np.asarray(image)
     if image.dtype.kind not in "buif":

@@ -13,8 +13,8 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from keras_nuclei.typing import ArrayLike
 from keras_nuclei.validation import as_label_map
 
 
@@ -75,7 +75,7 @@ class Errors(NamedTuple):
     merged: int
 
 
-def match(true: npt.ArrayLike, predicted: npt.ArrayLike) -> Match:
+def match(true: ArrayLike, predicted: ArrayLike) -> Match:
     """Compare two label maps.
 
     Neither memory nor time depends on the number of nuclei squared.

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from keras_nuclei.images import contrast_limits, normalize
+from keras_nuclei.typing import ArrayLike
 from keras_nuclei.validation import as_label_map
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ _INTENSITIES = ("intensity_mean", "intensity_min", "intensity_max")
 
 
 def measure(
-    label_map: npt.ArrayLike,
-    image: npt.ArrayLike | None = None,
+    label_map: ArrayLike,
+    image: ArrayLike | None = None,
     *,
     pixel_size: float | tuple[float, float] | None = None,
     properties: Sequence[str] = _DEFAULT_PROPERTIES,
@@ -134,7 +134,7 @@ def measure(
 
 
 def overlay(
-    image: npt.ArrayLike, label_map: npt.ArrayLike, *, thickness: int = 1, numbers: bool = False
+    image: ArrayLike, label_map: ArrayLike, *, thickness: int = 1, numbers: bool = False
 ) -> np.ndarray:
     """Draw the outlines of the nuclei over the image, in colours that tell neighbours apart.
 
@@ -186,7 +186,7 @@ def overlay(
     return picture
 
 
-def _checked_image(image: npt.ArrayLike, label_map: np.ndarray) -> np.ndarray:
+def _checked_image(image: ArrayLike, label_map: np.ndarray) -> np.ndarray:
     image = np.asarray(image)
     if image.dtype.kind not in "buif":
         raise TypeError(f"An image must hold bool, integers or floats; got dtype {image.dtype}.")

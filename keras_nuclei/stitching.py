@@ -4,12 +4,11 @@ import itertools
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 from tqdm import tqdm
 
 from keras_nuclei.tiles import Tiles, check_overlap, image_shape
-from keras_nuclei.typing import Sliceable
+from keras_nuclei.typing import ArrayLike, Sliceable
 
 _UNSEEN = -1
 
@@ -147,7 +146,7 @@ def _counts(numbers: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(values.tolist(), counts.tolist(), strict=True))
 
 
-def _label_tile(label: Callable, tile: npt.ArrayLike) -> np.ndarray:
+def _label_tile(label: Callable, tile: ArrayLike) -> np.ndarray:
     tile = np.asarray(tile)
     labels = np.asarray(label(tile))
     if labels.dtype.kind not in "iu":

@@ -5,6 +5,7 @@ names here tell a reader what they are all the same.
 """
 
 import os
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
 import keras
@@ -45,3 +46,7 @@ class Sliceable(Protocol):
         ...
 
     def __getitem__(self, key: Any, /) -> Any: ...
+
+
+ArrayLike: TypeAlias = Sliceable | Sequence[Any]
+"""What `numpy.asarray` makes an array of: an array of any kind, or lists of numbers."""

@@ -3,10 +3,9 @@
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from keras import ops
 
-from keras_nuclei.typing import Tensor
+from keras_nuclei.typing import ArrayLike, Tensor
 
 
 def match_shapes(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
@@ -224,7 +223,7 @@ def check_logits(y_pred: Tensor) -> Tensor:
     return check_or_flag(valid, "Predictions hold NaN. The model has diverged or its input has.")
 
 
-def as_label_map(label_map: npt.ArrayLike, name: str = "label_map") -> np.ndarray:
+def as_label_map(label_map: ArrayLike, name: str = "label_map") -> np.ndarray:
     """Check that an array is a label map, and return it as an array.
 
     Args:

@@ -1,9 +1,9 @@
 """Weights of pixels: the narrow background between nuclei counts more."""
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
+from keras_nuclei.typing import ArrayLike
 from keras_nuclei.validation import as_label_map
 
 # Where the border term has fallen to this share of its height it is taken as 0, so that each
@@ -12,7 +12,7 @@ _NEGLIGIBLE = 1e-6
 
 
 def border_weights(
-    label_map: npt.ArrayLike,
+    label_map: ArrayLike,
     *,
     border_weight: float = 10.0,
     sigma: float = 5.0,
