@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from benchmarks import model_cards, rivals_table
+from benchmarks import ablation_page, model_cards, rivals_table
 from keras_nuclei.presets import PRESETS
 from keras_nuclei.segmentation import FAR_MARGIN, SEED_THRESHOLDS, SMOOTHING, THRESHOLD
 
@@ -337,6 +337,9 @@ def rivals_block() -> str:
         return ""
     return rivals_table.table(read("rivals"))
 
+
+PAGES = {"ablation": lambda: ablation_page.page(read("ablation"))}
+"""What of the results has a page of its own on the docs site, by the page's name."""
 
 BLOCKS = {
     "reference": reference_table,

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 import keras_nuclei
 from keras_nuclei.blocks import UPSAMPLING_MODES, UpsampleBlock
 
-
 # Each kind of pyramid: with P0 and without P5, P1 to P5, P0 to P5, without P1. That every encoder
 # keeps the contract, test_encoders.py sees.
 PYRAMIDS = ("plain", "efficientnet_lite0", "mobilenet_v2", "vgg16", "convnext_tiny")
