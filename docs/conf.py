@@ -41,7 +41,7 @@ suppress_warnings = ["config.cache"]
 nitpicky = True
 nitpick_ignore_regex = [
     # Other projects, whose inventories would have to be fetched.
-    (r"py:.*", r"(keras|np|numpy|pandas|pathlib|collections|tensorflow)\..*"),
+    (r"py:.*", r"(keras|np|numpy|os|pandas|pathlib|collections|tensorflow)\..*"),
     (r"py:.*", r"(Callable|Iterator|Iterable|Sequence|Mapping|Path|KerasTensor)"),
     # Made of names in backticks: a link where there is something to link to.
     (r"py:obj", r".*"),

@@ -34,6 +34,7 @@ from keras_nuclei import (
     segmentation,
     stitching,
     tiling,
+    typing,
 )
 from keras_nuclei.encoders import ENCODERS, list_encoders
 from keras_nuclei.fpn import fpn
@@ -79,6 +80,7 @@ __all__ = [
     "segmentation",
     "stitching",
     "tiling",
+    "typing",
     "unet",
     "unetplusplus",
     "without_deep_supervision",

@@ -1,6 +1,7 @@
 """The classifiers of `keras.applications` as encoders: their preprocessing inside, any channels."""
 
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -190,7 +191,7 @@ def _build_classifier(application: Application, weights: str | None, name: str) 
         ) from error
 
 
-def _last_output(classifier: keras.Model, last_layer: str | None):
+def _last_output(classifier: keras.Model, last_layer: str | None) -> keras.KerasTensor:
     return classifier.output if last_layer is None else classifier.get_layer(last_layer).output
 
 
@@ -231,7 +232,9 @@ def _scaling(body: keras.Model, application: Application, weights: str | None) -
     )
 
 
-def _copier(body: keras.Model, channels: int, batch_norm_momentum: float):
+def _copier(
+    body: keras.Model, channels: int, batch_norm_momentum: float
+) -> Callable[[layers.Layer], layers.Layer]:
     """How to copy a network's layers for images of any size; their weights are random."""
     first = _first_convolution(body)
     leading = {layer.name for layer in _leading_scaling(body)}
@@ -242,7 +245,7 @@ def _copier(body: keras.Model, channels: int, batch_norm_momentum: float):
         if isinstance(_maker(body, tensor), layers.ZeroPadding2D)
     }
 
-    def copy(layer):
+    def copy(layer: layers.Layer) -> layers.Layer:
         if layer.name in leading:
             return layers.Identity(name=layer.name)
         if isinstance(layer, keras.Sequential):
@@ -261,7 +264,7 @@ def _copier(body: keras.Model, channels: int, batch_norm_momentum: float):
     return copy
 
 
-def _maker(model: keras.Model, tensor):
+def _maker(model: keras.Model, tensor: keras.KerasTensor) -> keras.Operation | None:
     makers = {id(operation.output): operation for operation in model.operations}
     return makers.get(id(tensor))
 
@@ -274,7 +277,7 @@ def _eats_border(config: dict) -> bool:
     return max(np.atleast_1d(window)) > max(np.atleast_1d(config["strides"]))
 
 
-def _parts(model: keras.Model):
+def _parts(model: keras.Model) -> Iterator[layers.Layer]:
     """The layers of a network, those in a sequence one by one."""
     for layer in model.layers:
         if isinstance(layer, keras.Sequential):

@@ -1,8 +1,11 @@
 """Attention in a decoder: on what a skip connection brings, or on channels and places."""
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
+from keras_nuclei.typing import Config, Shape, Tensor
 from keras_nuclei.validation import require_at_least_one
 
 LEAST_SQUEEZED = 8
@@ -45,7 +48,7 @@ class AttentionGate(layers.Layer):
         (1, 5, 7, 8)
     """
 
-    def __init__(self, filters: int, **kwargs):
+    def __init__(self, filters: int, **kwargs: Any):
         super().__init__(**kwargs)
         require_at_least_one(filters=filters)
         self.filters = filters
@@ -56,19 +59,19 @@ class AttentionGate(layers.Layer):
         self.gate_projection = layers.Conv2D(filters, 1, name="gate_projection", **options)
         self.attention = layers.Conv2D(1, 1, activation="sigmoid", name="attention", **options)
 
-    def build(self, inputs_shape, gate_shape):
+    def build(self, inputs_shape: Shape, gate_shape: Shape) -> None:
         self.skip_projection.build(inputs_shape)
         self.gate_projection.build(gate_shape)
         self.attention.build((*inputs_shape[:-1], self.filters))
 
-    def call(self, inputs, gate):
+    def call(self, inputs: Tensor, gate: Tensor) -> Tensor:
         joined = self.skip_projection(inputs) + self.gate_projection(gate)
         return inputs * self.attention(ops.relu(joined))
 
-    def compute_output_shape(self, inputs_shape, gate_shape):
+    def compute_output_shape(self, inputs_shape: Shape, gate_shape: Shape) -> Shape:
         return inputs_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "filters": self.filters}
 
 
@@ -104,7 +107,7 @@ class SCSE(layers.Layer):
         (1, 5, 7, 32)
     """
 
-    def __init__(self, ratio: int = 16, **kwargs):
+    def __init__(self, ratio: int = 16, **kwargs: Any):
         super().__init__(**kwargs)
         require_at_least_one(ratio=ratio)
         self.ratio = ratio
@@ -117,7 +120,7 @@ class SCSE(layers.Layer):
             name="pixel_attention",
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = input_shape[-1]
         squeezed = max(min(channels, LEAST_SQUEEZED), channels // self.ratio)
         self.squeeze = layers.Dense(
@@ -130,14 +133,14 @@ class SCSE(layers.Layer):
         self.excite.build((None, 1, 1, squeezed))
         self.pixel_attention.build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         # In float32, since a sum over a large image overflows half precision.
         means = ops.mean(ops.cast(inputs, "float32"), axis=(1, 2), keepdims=True)
         channel_weights = self.excite(self.squeeze(ops.cast(means, self.compute_dtype)))
         return inputs * channel_weights + inputs * self.pixel_attention(inputs)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "ratio": self.ratio}

@@ -3,12 +3,15 @@
 Attention is in `keras_nuclei.attention`, the normalizations in `keras_nuclei.normalization`.
 """
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
 from keras_nuclei.initializers import ICNR, EvenTranspose
 from keras_nuclei.normalization import NORMALIZATIONS, make_normalization
 from keras_nuclei.resizing import enlarge, enlarged_shape
+from keras_nuclei.typing import Config, Shape, Tensor
 from keras_nuclei.validation import require_at_least_one, require_one_of
 
 UPSAMPLING_MODES = ("bilinear", "nearest", "transpose", "pixel_shuffle")
@@ -63,7 +66,7 @@ class ConvBlock(layers.Layer):
         normalization: str | None = "batch",
         residual: bool = False,
         batch_norm_momentum: float = 0.9,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         require_at_least_one(filters=filters, kernel_size=kernel_size, depth=depth)
@@ -103,7 +106,7 @@ class ConvBlock(layers.Layer):
             name=name,
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         output_shape = self.compute_output_shape(input_shape)
         # Only now is it known whether the input can be added as it is.
         self.projection = None
@@ -117,7 +120,7 @@ class ConvBlock(layers.Layer):
             normalization.build(output_shape)
             input_shape = output_shape
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         # Keras hands `training` on to the layers within.
         x = inputs
         last = self.depth - 1
@@ -128,15 +131,15 @@ class ConvBlock(layers.Layer):
             x = ops.relu(x)
         return x
 
-    def _shortcut(self, inputs):
+    def _shortcut(self, inputs: Tensor) -> Tensor:
         if self.projection is None:
             return inputs
         return self.projection_normalization(self.projection(inputs))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.filters)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "filters": self.filters,
@@ -197,7 +200,7 @@ class UpsampleBlock(layers.Layer):
         mode: str = "bilinear",
         normalization: str | None = "batch",
         batch_norm_momentum: float = 0.9,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         require_one_of(UPSAMPLING_MODES, mode=mode)
@@ -231,11 +234,11 @@ class UpsampleBlock(layers.Layer):
             name="normalization",
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.convolution.build(input_shape)
         self.normalization.build(self.compute_output_shape(input_shape))
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         # Keras hands `training` on to the layers within.
         if self.mode == "transpose":
             x = self.convolution(inputs)
@@ -245,10 +248,10 @@ class UpsampleBlock(layers.Layer):
             x = self.convolution(enlarge(inputs, 2, self.mode))
         return ops.relu(self.normalization(x))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*enlarged_shape(input_shape, 2)[:-1], self.filters)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "filters": self.filters,
@@ -289,12 +292,12 @@ class CropLike(layers.Layer):
         (1, 101, 64, 8)
     """
 
-    def call(self, inputs, reference):
+    def call(self, inputs: Tensor, reference: Tensor) -> Tensor:
         _require_not_larger(reference.shape, inputs.shape)
         height, width = ops.shape(reference)[1:3]
         return inputs[:, :height, :width, :]
 
-    def compute_output_shape(self, inputs_shape, reference_shape):
+    def compute_output_shape(self, inputs_shape: Shape, reference_shape: Shape) -> Shape:
         _require_not_larger(reference_shape, inputs_shape)
         return (inputs_shape[0], reference_shape[1], reference_shape[2], inputs_shape[3])
 
@@ -343,7 +346,7 @@ class Head(layers.Layer):
         stride: int = 1,
         activation: str | None = None,
         upsampling: str = "pixel_shuffle",
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**{**kwargs, "dtype": "float32"})
         require_at_least_one(channels=channels, stride=stride)
@@ -363,10 +366,10 @@ class Head(layers.Layer):
             name="convolution",
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.convolution.build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         x = self.convolution(inputs)
         if self.stride > 1 and self.upsampling == "pixel_shuffle":
             x = ops.depth_to_space(x, self.stride, data_format="channels_last")
@@ -374,10 +377,10 @@ class Head(layers.Layer):
             x = enlarge(x, self.stride, "bilinear")
         return self.activation(x)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*enlarged_shape(input_shape, self.stride)[:-1], self.channels)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "channels": self.channels,

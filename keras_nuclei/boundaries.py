@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_nuclei.counting import CountMetric, ratio_or_one, sum_pixels
+from keras_nuclei.typing import Config, DType, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_nuclei.metrics")
@@ -65,7 +66,7 @@ class BoundaryF1(CountMetric):
         target_class_ids: tuple[int, ...] | None = None,
         ignore_class: int | None = None,
         name: str | None = None,
-        dtype=None,
+        dtype: DType = None,
     ):
         super().__init__(
             num_counts=4,
@@ -83,7 +84,7 @@ class BoundaryF1(CountMetric):
             raise ValueError(f"tolerance must be at least 0, in pixels; got {tolerance}.")
         self.tolerance = tolerance
 
-    def count(self, true, pred, counted):
+    def count(self, true: Tensor, pred: Tensor, counted: Tensor) -> tuple[Tensor, ...]:
         """Predicted boundary pixels near a true one, all of them; true ones, all of them."""
         if len(true.shape) not in (4, 5):
             raise ValueError(
@@ -103,19 +104,21 @@ class BoundaryF1(CountMetric):
             sum_pixels(true_counted),
         )
 
-    def score(self, near_true, predicted, near_predicted, true):
+    def score(
+        self, near_true: Tensor, predicted: Tensor, near_predicted: Tensor, true: Tensor
+    ) -> Tensor:
         """F1 of the counts."""
         precision = ratio_or_one(near_true, predicted)
         recall = ratio_or_one(near_predicted, true)
         # Both are 0 at once only where the product is.
         return 2 * precision * recall / ops.maximum(precision + recall, 1e-7)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         """The arguments of the constructor."""
         return {**super().get_config(), "tolerance": self.tolerance}
 
 
-def _boundary(mask):
+def _boundary(mask: Tensor) -> Tensor:
     """Pixels of boolean masks `(batch, height, width, ...)` with background beside them."""
     others = [[0, 0]] * (len(mask.shape) - 3)
     padded = ops.pad(ops.cast(mask, "int32"), [[0, 0], [1, 1], [1, 1], *others])
@@ -123,7 +126,7 @@ def _boundary(mask):
     return ops.logical_and(mask, ops.equal(beside, 0))
 
 
-def _dilate(mask, radius):
+def _dilate(mask: Tensor, radius: float) -> Tensor:
     """Pixels within a disc of `radius` around those of boolean masks `(batch, h, w, ...)`."""
     reach = int(radius)
     offsets = np.arange(-reach, reach + 1)

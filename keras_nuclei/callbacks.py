@@ -89,12 +89,12 @@ class InstanceScores(keras.callbacks.Callback):
         self.frequency = frequency
         self.batch_size = batch_size
         self.prefix = prefix
+        self.summary: dict[str, int | float] = {}
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
         self.summary = {}
 
-    def on_train_begin(self, logs=None):
-        self.summary = {}
-
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         is_last = epoch + 1 == self.params.get("epochs")
         if not self.summary or epoch % self.frequency == 0 or is_last:
             self.summary = summarize(self._match_all())
@@ -113,9 +113,9 @@ class InstanceScores(keras.callbacks.Callback):
         return matches
 
 
-def _batches_of_one_shape(images, batch_size: int) -> list[list[int]]:
+def _batches_of_one_shape(images: Sequence[np.ndarray], batch_size: int) -> list[list[int]]:
     """Indices of images, in lists of at most `batch_size`, of one shape each."""
-    by_shape = {}
+    by_shape: dict[tuple[int, ...], list[int]] = {}
     for index, image in enumerate(images):
         by_shape.setdefault(tuple(image.shape), []).append(index)
     return [
@@ -131,7 +131,7 @@ def _require_at_least_one(**arguments: int) -> None:
             raise ValueError(f"{name} must be at least 1, got {value}.")
 
 
-def _require_pairs(images, label_maps) -> None:
+def _require_pairs(images: Sequence[np.ndarray], label_maps: Sequence[np.ndarray]) -> None:
     """Raise now what would otherwise raise at the end of an epoch."""
     if len(images) != len(label_maps) or len(images) == 0:
         raise ValueError(

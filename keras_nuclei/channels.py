@@ -18,6 +18,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_nuclei.typing import Shape, Tensor
+
 
 class ChannelScaling(NamedTuple):
     """How images of values 0..255 are scaled, for each input of a network.
@@ -54,10 +56,10 @@ class OnesChannel(layers.Layer):
         (1, 5, 7, 2)
     """
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return ops.concatenate([inputs, ops.ones_like(inputs[..., :1])], axis=-1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], input_shape[-1] + 1)
 
 

@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TextIO, TypeVar
 
 import keras
 import numpy as np
@@ -17,6 +18,8 @@ from keras_nuclei.measure import measure, overlay
 from keras_nuclei.presets import PRESETS, from_preset
 from keras_nuclei.results import ResultFolder
 from keras_nuclei.segmentation import LARGEST_WHOLE, segment
+
+Number = TypeVar("Number", int, float)
 
 _FORMATS = ("tiff", "png", "geojson", "roi", "csv")
 # What is taken of a folder; a file that is named is read whatever its suffix.
@@ -106,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _number(text: str, kind: type) -> float:
+def _number(text: str, kind: Callable[[str], Number]) -> Number:
     try:
         return kind(text)
     except ValueError:
@@ -186,7 +189,7 @@ def _check_model(model: str) -> None:
         )
 
 
-def _settings(arguments) -> dict:
+def _settings(arguments: argparse.Namespace) -> dict:
     settings = {key: value for key, value in vars(arguments).items() if key not in _NO_SETTINGS}
     if arguments.model in PRESETS:
         settings["sha256"] = PRESETS[arguments.model].sha256
@@ -197,7 +200,9 @@ def _settings(arguments) -> dict:
     return {**settings, "version": __version__}
 
 
-def _prepare(arguments, load_segmenter) -> tuple[list[Job], ResultFolder, Callable | None]:
+def _prepare(
+    arguments: argparse.Namespace, load_segmenter: Callable
+) -> tuple[list[Job], ResultFolder, Callable | None]:
     """Find out all that can be wrong before the folder is touched; open it last."""
     _check_model(arguments.model)
     folder = ResultFolder(arguments.output, _settings(arguments))
@@ -218,13 +223,13 @@ def _prepare(arguments, load_segmenter) -> tuple[list[Job], ResultFolder, Callab
     return jobs, folder, segmenter
 
 
-def _load_segmenter(arguments) -> Callable:
+def _load_segmenter(arguments: argparse.Namespace) -> Callable:
     if arguments.model.endswith(".keras"):
         model = keras.saving.load_model(arguments.model, compile=False)
     else:
         model = from_preset(arguments.model)
-    options = ("diameter", "scale", "tile_size", "augmentations")
-    options = {name: getattr(arguments, name) for name in options}
+    names = ("diameter", "scale", "tile_size", "augmentations")
+    options = {name: getattr(arguments, name) for name in names}
 
     def segment_one(image: np.ndarray) -> np.ndarray:
         # A bar of its own for what takes minutes.
@@ -234,7 +239,9 @@ def _load_segmenter(arguments) -> Callable:
     return segment_one
 
 
-def _segment_all(jobs: list[Job], folder: ResultFolder, segmenter, arguments) -> int:
+def _segment_all(
+    jobs: list[Job], folder: ResultFolder, segmenter: Callable | None, arguments: argparse.Namespace
+) -> int:
     waiting = [job for job in jobs if not folder.is_complete(job)]
     if len(waiting) < len(jobs):
         _say(f"{len(jobs) - len(waiting)} of {len(jobs)} images are complete already.")
@@ -242,7 +249,8 @@ def _segment_all(jobs: list[Job], folder: ResultFolder, segmenter, arguments) ->
     # None: no bar where stderr is a file.
     for job in tqdm(waiting, unit="image", disable=None):
         try:
-            _say(_segment_one(job, folder, arguments, segmenter))
+            # There is a segmenter where any job is waiting.
+            _say(_segment_one(job, folder, arguments, segmenter))  # type: ignore[arg-type]
         # Whatever is wrong with one image, the others are still to be done.
         except Exception as error:
             failures.append(f"{job.source}: {_explain(error)}")
@@ -265,7 +273,9 @@ def _explain(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
-def _segment_one(job: Job, folder: ResultFolder, arguments, segmenter) -> str:
+def _segment_one(
+    job: Job, folder: ResultFolder, arguments: argparse.Namespace, segmenter: Callable
+) -> str:
     """Segment one file, write its results, and return a line that sums them up."""
     import pandas as pd
 
@@ -311,7 +321,9 @@ def _nuclear_channel(page: np.ndarray, channel: int | None) -> np.ndarray:
     return page if page.ndim == 2 else page[..., channel]
 
 
-def _write(folder: Path, names: dict[str, list[str]], views, label_maps) -> None:
+def _write(
+    folder: Path, names: dict[str, list[str]], views: list[np.ndarray], label_maps: list[np.ndarray]
+) -> None:
     """Write the files of an image, named by format."""
     writers = {
         "tiff": export.write_labels,
@@ -340,6 +352,6 @@ def _list_models() -> int:
     return 0
 
 
-def _say(text: str, file=None) -> None:
+def _say(text: str, file: TextIO | None = None) -> None:
     # Keeps the progress bar in one piece, which print would not.
     tqdm.write(text, file=file or sys.stdout)

@@ -9,6 +9,7 @@ replicas are summed exactly.
 import keras
 from keras import ops
 
+from keras_nuclei.typing import Config, DType, Tensor
 from keras_nuclei.validation import (
     check_classes,
     check_logits,
@@ -75,7 +76,7 @@ class CountMetric(keras.metrics.Metric):
         target_class_ids: tuple[int, ...] | None = None,
         ignore_class: int | None = None,
         name: str | None = None,
-        dtype=None,
+        dtype: DType = None,
     ):
         super().__init__(name=name or self.default_name, dtype=dtype)
         check_classes(num_classes, ignore_class)
@@ -117,10 +118,10 @@ class CountMetric(keras.metrics.Metric):
             )
         return self.target_class_ids
 
-    def _add_counter(self, shape, name):
+    def _add_counter(self, shape: tuple[int, ...], name: str) -> keras.Variable:
         return self.add_variable((*shape, _DIGITS), "zeros", dtype="int32", name=name)
 
-    def count(self, true, pred, counted):
+    def count(self, true: Tensor, pred: Tensor, counted: Tensor) -> tuple[Tensor, ...]:
         """Count the pixels of each image and class; a subclass says which.
 
         Args:
@@ -133,11 +134,11 @@ class CountMetric(keras.metrics.Metric):
         """
         raise NotImplementedError
 
-    def score(self, *counts):
+    def score(self, *counts: Tensor) -> Tensor:
         """The score in 0..1 of counts, float32 tensors of any one shape; a subclass says which."""
         raise NotImplementedError
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> None:
         """Count the pixels of a batch.
 
         Args:
@@ -168,7 +169,7 @@ class CountMetric(keras.metrics.Metric):
         else:
             _add(self._counts, ops.stack(counts, axis=1))  # (batch, counts, classes)
 
-    def _masks(self, y_true, y_pred):
+    def _masks(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         true, pred, counted, invalid = prepare_targets(
             y_true, y_pred, num_classes=self.num_classes, ignore_class=self.ignore_class
         )
@@ -183,20 +184,20 @@ class CountMetric(keras.metrics.Metric):
             counted = ops.ones_like(true[..., :1])
         return true > 0, pred, counted > 0
 
-    def _select(self, counts):
+    def _select(self, counts: Tensor) -> Tensor:
         """Of `(batch, classes)` the classes to score."""
         if len(self._classes) == self.num_classes:
             return counts
         return ops.take(counts, ops.convert_to_tensor(self._classes, dtype="int32"), axis=-1)
 
-    def _average(self, counts):
+    def _average(self, counts: list[Tensor]) -> Tensor:
         """Scores of counts `(..., classes)`: `(..., 1)`, or one per class without an average."""
         if self.average == "micro":
             counts = [ops.sum(each, axis=-1, keepdims=True) for each in counts]
         scores = self.score(*counts)
         return scores if self.average is None else ops.mean(scores, axis=-1, keepdims=True)
 
-    def result(self):
+    def result(self) -> Tensor:
         """The score of everything counted, float32 in 0..1; NaN after invalid input.
 
         A scalar, or without an average the scores of the scored classes `(classes,)`.
@@ -211,7 +212,7 @@ class CountMetric(keras.metrics.Metric):
         scores = scores if self.average is None else scores[0]
         return ops.where(self._invalid > 0, float("nan"), scores)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         """The arguments of the constructor."""
         return {
             **super().get_config(),
@@ -225,7 +226,7 @@ class CountMetric(keras.metrics.Metric):
         }
 
 
-def sum_pixels(condition):
+def sum_pixels(condition: Tensor) -> Tensor:
     """Number of pixels of each image and class: boolean `(batch, ..., classes)` to int32.
 
     Args:
@@ -243,7 +244,7 @@ def sum_pixels(condition):
     return ops.sum(ops.cast(condition, "int32"), axis=tuple(range(1, len(condition.shape) - 1)))
 
 
-def ratio_or_one(numerator, denominator):
+def ratio_or_one(numerator: Tensor, denominator: Tensor) -> Tensor:
     """The ratio of counts, and 1 where both are 0: nothing was there to get wrong.
 
     Args:
@@ -261,7 +262,7 @@ def ratio_or_one(numerator, denominator):
     return ops.where(denominator > 0, numerator / ops.maximum(denominator, 1.0), 1.0)
 
 
-def _add(counter, counts):
+def _add(counter: keras.Variable, counts: Tensor) -> None:
     """Add int32 counts `(batch, ...)`, summed over the batch, to the digits of a counter."""
     digits = ops.stack([counts // _BASE**place % _BASE for place in range(4)], axis=-1)
     zeros = ops.zeros_like(digits[..., : _DIGITS - 4])  # int32 has no more than four digits
@@ -274,7 +275,7 @@ def _add(counter, counts):
     counter.assign(ops.stack(carried, axis=-1))
 
 
-def _value(counter):
+def _value(counter: keras.Variable) -> Tensor:
     """Float32 number that digits `(..., digits)` stand for; also of digits summed by replicas."""
     places = ops.convert_to_tensor([float(_BASE**place) for place in range(_DIGITS)], "float32")
     return ops.sum(ops.cast(counter, "float32") * places, axis=-1)

@@ -85,18 +85,18 @@ def open_encoder(
         >>> {level: tuple(features.shape) for level, features in pyramid.maps.items()}
         {0: (None, 64, 64, 32), 1: (None, 32, 32, 64), 2: (None, 16, 16, 128)}
     """
-    encoder = get_encoder(
+    model = get_encoder(
         encoder,
         input_shape=input_shape,
         weights=weights,
         batch_norm_momentum=batch_norm_momentum,
     )
     if depth is not None:
-        encoder = _truncate(encoder, depth)
+        model = _truncate(model, depth)
     if not trainable:
-        encoder.trainable = False
-    inputs = keras.Input(encoder.inputs[0].shape[1:], name="image")
-    maps = {int(level[1:]): features for level, features in encoder(inputs).items()}
+        model.trainable = False
+    inputs = keras.Input(model.inputs[0].shape[1:], name="image")
+    maps = {int(level[1:]): features for level, features in model(inputs).items()}
     return Pyramid(inputs, dict(sorted(maps.items())))
 
 
@@ -214,7 +214,7 @@ class Steps:
     attention: str | None
     dropout: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.depth < 0:
             raise ValueError(f"decoder_depth must be at least 0; got {self.depth}.")
         if self.residual and self.depth == 0:
@@ -229,7 +229,7 @@ class Steps:
         require_one_of(NORMALIZATIONS, normalization=self.normalization)
         require_one_of(ATTENTIONS, attention=self.attention)
 
-    def upsample(self, x, filters: int, place: str):
+    def upsample(self, x: keras.KerasTensor, filters: int, place: str) -> keras.KerasTensor:
         """Twice the height and width, with weights."""
         return UpsampleBlock(
             filters,
@@ -239,7 +239,7 @@ class Steps:
             name=f"upsample_{place}",
         )(x)
 
-    def join(self, x, skips: list, place: str):
+    def join(self, x: keras.KerasTensor, skips: list, place: str) -> keras.KerasTensor:
         """Crop to the skips' size and append their channels. No skips: nothing to do."""
         if not skips:
             return x
@@ -252,19 +252,19 @@ class Steps:
         x = layers.Concatenate(name=f"join_{place}")([x, *skips])
         return self.squeeze_and_excite(x, f"join_{place}")
 
-    def gate(self, skip, x, place: str):
+    def gate(self, skip: keras.KerasTensor, x: keras.KerasTensor, place: str) -> keras.KerasTensor:
         """The skip, its pixels weighed by what the decoder has, where `attention` is "gate"."""
         if self.attention != "gate":
             return skip
         return AttentionGate(max(1, skip.shape[-1] // 2), name=f"gate_{place}")(skip, x)
 
-    def squeeze_and_excite(self, x, name: str):
+    def squeeze_and_excite(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         """Weigh channels and pixels, where `attention` is "scse"."""
         if self.attention != "scse":
             return x
         return SCSE(name=f"scse_{name}")(x)
 
-    def convolve(self, x, filters: int, place: str):
+    def convolve(self, x: keras.KerasTensor, filters: int, place: str) -> keras.KerasTensor:
         """`depth` convolutions, then attention."""
         if self.depth == 0:
             return x
@@ -278,7 +278,7 @@ class Steps:
         )(x)
         return self.squeeze_and_excite(x, f"decoder_{place}")
 
-    def drop(self, x, place: str):
+    def drop(self, x: keras.KerasTensor, place: str) -> keras.KerasTensor:
         """Whole channels left out in training, where `dropout` is more than 0."""
         if self.dropout == 0:
             return x
@@ -286,7 +286,7 @@ class Steps:
             self.dropout, data_format="channels_last", name=f"dropout_{place}"
         )(x)
 
-    def up(self, x, skips: list, filters: int, place: str):
+    def up(self, x: keras.KerasTensor, skips: list, filters: int, place: str) -> keras.KerasTensor:
         """All of it, in the order of the U-Net: one level finer."""
         x = self.upsample(x, filters, place)
         x = self.join(x, skips, place)

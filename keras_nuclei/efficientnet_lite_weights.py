@@ -24,7 +24,7 @@ _BLOCK_LAYERS = {
 
 # By the end of a layer's name, first match: its tensors, in the order of Keras's `layer.weights`,
 # each with the transposition from PyTorch's axes (out, in, height, width) to Keras's.
-_TENSORS = {
+_TENSORS: dict[str, dict[str, tuple[int, ...]]] = {
     "dw_conv": {"weight": (2, 3, 0, 1)},
     "_conv": {"weight": (2, 3, 1, 0)},
     "_bn": {"weight": (0,), "bias": (0,), "running_mean": (0,), "running_var": (0,)},
@@ -154,7 +154,7 @@ def _sort_by_layer(
     # These count the batches that a normalization has seen. PyTorch wants them for plain averages
     # instead of moving ones; Keras has no such thing.
     left = {name: v for name, v in state.items() if not name.endswith(".num_batches_tracked")}
-    weights = {}
+    weights: dict[str, list[np.ndarray]] = {}
     for layer, module in modules.items():
         tensors = next(tensors for end, tensors in _TENSORS.items() if layer.endswith(end))
         weights[layer] = []

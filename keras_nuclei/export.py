@@ -9,16 +9,21 @@ import json
 import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_nuclei.typing import ArrayLike, FilePath
 from keras_nuclei.validation import as_label_map
+
+if TYPE_CHECKING:
+    import roifile
 
 # x and y of a step to the right, down, left, up. A turn to the right adds 1, modulo 4.
 _STEPS = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])
 
 
-def write_labels(path, label_map: np.ndarray | Sequence[np.ndarray]) -> None:
+def write_labels(path: FilePath, label_map: np.ndarray | Sequence[np.ndarray]) -> None:
     """Write label maps as TIFF, which ImageJ, QuPath, napari and scikit-image read.
 
     Args:
@@ -59,7 +64,7 @@ def write_labels(path, label_map: np.ndarray | Sequence[np.ndarray]) -> None:
 
 
 def write_geojson(
-    path, label_map: np.ndarray | Sequence[np.ndarray], *, classification: str = "Nucleus"
+    path: FilePath, label_map: np.ndarray | Sequence[np.ndarray], *, classification: str = "Nucleus"
 ) -> None:
     """Write outlines as GeoJSON, which QuPath opens as detections.
 
@@ -103,7 +108,7 @@ def write_geojson(
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_rois(path, label_map: np.ndarray | Sequence[np.ndarray]) -> None:
+def write_rois(path: FilePath, label_map: np.ndarray | Sequence[np.ndarray]) -> None:
     """Write outlines as a zip file of ImageJ ROIs, which its ROI manager opens.
 
     A ROI per nucleus, named by its label: a traced one, or, with holes or in several pieces, a
@@ -141,7 +146,7 @@ def write_rois(path, label_map: np.ndarray | Sequence[np.ndarray]) -> None:
         roifile.roiwrite(temporary, rois, mode="w")
 
 
-def trace_polygons(label_map) -> dict[int, list[list[np.ndarray]]]:
+def trace_polygons(label_map: ArrayLike) -> dict[int, list[list[np.ndarray]]]:
     """Trace the outlines of all nuclei along the edges of their pixels.
 
     Polygons are valid as GeoJSON and OGC define it: no ring crosses or touches itself. A polygon
@@ -175,18 +180,18 @@ def trace_polygons(label_map) -> dict[int, list[list[np.ndarray]]]:
 
     starts, directions, piece_of_edge = _edges(pieces)
     following = _follow(starts, directions, piece_of_edge, pieces.shape[1])
-    rings = {}
+    rings: dict[int, list[np.ndarray]] = {}
     for ring in _walk(following.tolist(), directions.tolist()):
         # In reading order a piece's first edge lies on its outer ring.
         rings.setdefault(int(piece_of_edge[ring[0]]), []).append(starts[ring])
-    polygons = {}
+    polygons: dict[int, list[list[np.ndarray]]] = {}
     for piece, of_piece in rings.items():
         polygons.setdefault(int(label_of_piece[piece]), []).append(of_piece)
     return polygons
 
 
 @contextlib.contextmanager
-def atomic_path(path) -> Iterator[Path]:
+def atomic_path(path: FilePath) -> Iterator[Path]:
     """Offer a path to write to that becomes `path` if all goes well, and vanishes if not.
 
     Args:
@@ -212,7 +217,7 @@ def atomic_path(path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _as_pages(label_map) -> list[np.ndarray]:
+def _as_pages(label_map: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
     if isinstance(label_map, np.ndarray) and label_map.ndim == 3 and label_map.shape[-1] == 1:
         raise ValueError(
             "Label maps must have the shape (H, W), or (N, H, W) of several pages; got "
@@ -226,7 +231,7 @@ def _as_pages(label_map) -> list[np.ndarray]:
     return [as_label_map(page) for page in label_map]
 
 
-def _edges(pieces) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _edges(pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The edges between each piece and anything else, with the piece to the right of each.
 
     Returns:
@@ -238,23 +243,25 @@ def _edges(pieces) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # What lies beyond the top, right, bottom and left edge, and where each starts, clockwise.
     beyond = (padded[:-2, 1:-1], padded[1:-1, 2:], padded[2:, 1:-1], padded[1:-1, :-2])
     corners = ((0, 0), (1, 0), (1, 1), (0, 1))
-    starts, directions, owners = [], [], []
+    found: tuple[list[np.ndarray], ...] = ([], [], [])
     for direction, (other, corner) in enumerate(zip(beyond, corners, strict=True)):
         y, x = np.nonzero((inner != other) & (inner > 0))
-        starts.append(np.stack([x, y], axis=-1) + corner)
-        directions.append(np.full(len(x), direction))
-        owners.append(inner[y, x])
-    starts, directions, owners = map(np.concatenate, (starts, directions, owners))
+        found[0].append(np.stack([x, y], axis=-1) + corner)
+        found[1].append(np.full(len(x), direction))
+        found[2].append(inner[y, x])
+    starts, directions, owners = map(np.concatenate, found)
     order = np.argsort(_keys(starts, directions, pieces.shape[1]))
     return starts[order], directions[order], owners[order]
 
 
-def _keys(starts, directions, width: int) -> np.ndarray:
+def _keys(starts: np.ndarray, directions: np.ndarray, width: int) -> np.ndarray:
     """A number for each edge, rising in reading order. There is one edge at most per number."""
     return (starts[:, 1] * (width + 1) + starts[:, 0]) * 4 + directions
 
 
-def _follow(starts, directions, owners, width: int) -> np.ndarray:
+def _follow(
+    starts: np.ndarray, directions: np.ndarray, owners: np.ndarray, width: int
+) -> np.ndarray:
     """The index of the edge that each edge leads to.
 
     Where pixels of one piece meet at a corner only, two edges lead on. To turn left is to keep to
@@ -289,14 +296,14 @@ def _walk(following: list[int], directions: list[int]) -> Iterator[list[int]]:
             yield ring[-1:] + ring[:-1]
 
 
-def _geometry(polygons) -> dict:
+def _geometry(polygons: list[list[np.ndarray]]) -> dict:
     closed = [[[*ring.tolist(), ring[0].tolist()] for ring in polygon] for polygon in polygons]
     if len(closed) == 1:
         return {"type": "Polygon", "coordinates": closed[0]}
     return {"type": "MultiPolygon", "coordinates": closed}
 
 
-def _roi(rings):
+def _roi(rings: list[np.ndarray]) -> "roifile.ImagejRoi":
     import roifile
 
     # Sets the bounds, and floats beside the integers where those of ImageJ end.

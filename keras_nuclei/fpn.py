@@ -168,7 +168,7 @@ def _top_down(
 
 
 def _branch(
-    pyramid: Pyramid, x, level: int, last: int, filters: int, steps: Steps
+    pyramid: Pyramid, x: keras.KerasTensor, level: int, last: int, filters: int, steps: Steps
 ) -> keras.KerasTensor:
     """From a level, by convolutions and upsamplings in turn, to the last level."""
     for finer in range(level - 1, last - 1, -1):

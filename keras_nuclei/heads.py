@@ -72,7 +72,7 @@ def add_heads(
     num_classes: int,
     classifier_activation: str | None,
     heads: dict[str, int] | None,
-):
+) -> keras.KerasTensor | dict[str, keras.KerasTensor]:
     """Put heads on a decoder.
 
     Args:

@@ -7,9 +7,16 @@
 import contextlib
 import math
 import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+
+from keras_nuclei.typing import ArrayLike, FilePath
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 # The first four bytes of TIFF and BigTIFF, little- and big-endian. Names of files lie too often.
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -23,7 +30,7 @@ _SAMPLED_PIXELS = 2**20
 _PILLOW_SETTINGS = threading.Lock()
 
 
-def read_image(path) -> np.ndarray:
+def read_image(path: FilePath) -> np.ndarray:
     """Read a file that holds one image.
 
     Args:
@@ -57,7 +64,7 @@ def read_image(path) -> np.ndarray:
     return pages[0]
 
 
-def read_pages(path) -> list[np.ndarray]:
+def read_pages(path: FilePath) -> list[np.ndarray]:
     """Read all images of a file: the pages of a TIFF stack, the frames of a GIF, or the only one.
 
     A TIFF file says which of its axes are channels: of ImageJ, OME and planar colour files
@@ -108,7 +115,9 @@ def read_pages(path) -> list[np.ndarray]:
     return [page.astype(page.dtype.newbyteorder("="), copy=False) for page in pages]
 
 
-def contrast_limits(image, *, low: float = 1.0, high: float = 99.8) -> tuple[float, float]:
+def contrast_limits(
+    image: ArrayLike, *, low: float = 1.0, high: float = 99.8
+) -> tuple[float, float]:
     """The intensities that `normalize` makes 0 and 255: two percentiles of all values of an image.
 
     The p-th percentile is the smallest value that at least p percent of the values don't exceed,
@@ -141,7 +150,11 @@ def contrast_limits(image, *, low: float = 1.0, high: float = 99.8) -> tuple[flo
 
 
 def normalize(
-    image, *, low: float = 1.0, high: float = 99.8, limits: tuple[float, float] | None = None
+    image: ArrayLike,
+    *,
+    low: float = 1.0,
+    high: float = 99.8,
+    limits: tuple[float, float] | None = None,
 ) -> np.ndarray:
     """Stretch the contrast of any image to what the models of this package were trained on.
 
@@ -196,7 +209,7 @@ def normalize(
     return stretched
 
 
-def _stretch(values, start: float, stop: float) -> np.ndarray:
+def _stretch(values: np.ndarray, start: float, stop: float) -> np.ndarray:
     if start == stop:
         return np.zeros(values.shape, "float32")
     # float64, so that a small range far from 0 keeps its digits.
@@ -207,7 +220,7 @@ def _stretch(values, start: float, stop: float) -> np.ndarray:
     return stretched.astype("float32")
 
 
-def _limits(image, low, high) -> tuple[float, float]:
+def _limits(image: np.ndarray, low: float, high: float) -> tuple[float, float]:
     """Percentiles by rank, which are the same of a grey image and of three copies of it."""
     step = max(1, math.isqrt(image.shape[0] * image.shape[1] // _SAMPLED_PIXELS))
     values = image[::step, ::step].ravel()
@@ -223,7 +236,7 @@ def _limits(image, low, high) -> tuple[float, float]:
     return float(start), float(stop)
 
 
-def _checked(image) -> np.ndarray:
+def _checked(image: ArrayLike) -> np.ndarray:
     """`(H, W)` or `(H, W, 3)` of finite real numbers; bool as uint8, float16 as float32."""
     image = np.asarray(image)
     if image.dtype.kind not in "buif":
@@ -245,7 +258,7 @@ def _checked(image) -> np.ndarray:
     return image.view("uint8") if image.dtype == bool else image
 
 
-def _finite(image) -> np.ndarray:
+def _finite(image: np.ndarray) -> np.ndarray:
     num_bad = image.size - np.count_nonzero(np.isfinite(image))
     if num_bad:
         raise ValueError(
@@ -255,7 +268,7 @@ def _finite(image) -> np.ndarray:
     return image.astype("float32") if image.dtype == np.float16 else image
 
 
-def _advice(shape) -> str:
+def _advice(shape: tuple[int, ...]) -> str:
     if len(shape) != 3:
         return "Pass one image at a time."
     if shape[0] <= 4 < shape[-1]:
@@ -266,7 +279,7 @@ def _advice(shape) -> str:
     )
 
 
-def _read_tiff(file) -> list[np.ndarray]:
+def _read_tiff(file: BinaryIO) -> list[np.ndarray]:
     import tifffile
 
     with tifffile.TiffFile(file) as tiff:
@@ -280,7 +293,7 @@ def _read_tiff(file) -> list[np.ndarray]:
         return [page for one in series for page in _read_series(one, tiff.is_imagej)]
 
 
-def _read_series(series, is_imagej: bool) -> list[np.ndarray]:
+def _read_series(series: Any, is_imagej: bool) -> list[np.ndarray]:
     array, axes, page = series.asarray(), series.axes, series.keyframe
     if page.photometric.name in _OTHER_COLOURS:
         raise ValueError(
@@ -299,14 +312,14 @@ def _read_series(series, is_imagej: bool) -> list[np.ndarray]:
     return [image[..., 0] if image.shape[2:] == (1,) else image for image in array]
 
 
-def _without_alpha(num_samples: int, extra_samples) -> list[int]:
+def _without_alpha(num_samples: int, extra_samples: Sequence[int]) -> list[int]:
     """Indices of the samples that are not alpha. TIFF lists the meaning of the last ones only."""
     first = num_samples - len(extra_samples)
     # 0 is a sample of unknown meaning, as of a fourth stain; 1 and 2 are the two kinds of alpha.
     return [i for i in range(num_samples) if i < first or extra_samples[i - first] == 0]
 
 
-def _read_deep_png(file) -> np.ndarray:
+def _read_deep_png(file: BinaryIO) -> np.ndarray:
     """A PNG of 16 bits per sample and several samples, of which Pillow would keep 8 bits."""
     import imagecodecs
 
@@ -314,7 +327,7 @@ def _read_deep_png(file) -> np.ndarray:
     return image[..., 0] if image.shape[-1] == 2 else image[..., :3]
 
 
-def _read_with_pillow(file) -> list[np.ndarray]:
+def _read_with_pillow(file: BinaryIO) -> list[np.ndarray]:
     from PIL import Image, ImageOps, ImageSequence
 
     with _any_size_and_whole(), Image.open(file) as image:
@@ -323,7 +336,7 @@ def _read_with_pillow(file) -> list[np.ndarray]:
         return [_as_array(ImageOps.exif_transpose(frame)) for frame in frames]
 
 
-def _as_array(image) -> np.ndarray:
+def _as_array(image: "PIL.Image.Image") -> np.ndarray:
     """Of a Pillow image, in grey or RGB."""
     if image.mode == "LA":
         image = image.convert("L")
@@ -334,7 +347,7 @@ def _as_array(image) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _any_size_and_whole():
+def _any_size_and_whole() -> Iterator[None]:
     """Have Pillow read images of any size, and none that is cut short, for a moment.
 
     Both are settings of the whole process, and TFDS, once imported, allows the latter.

@@ -8,6 +8,7 @@ to undo it (Odena et al. 2016, https://doi.org/10.23915/distill.00003). Here the
 import keras
 from keras import initializers, ops
 
+from keras_nuclei.typing import Config, DType, Tensor
 from keras_nuclei.validation import require_at_least_one
 
 
@@ -40,7 +41,7 @@ class ICNR(initializers.Initializer):
         self.scale = scale
         self.initializer = initializers.get(initializer)
 
-    def __call__(self, shape, dtype=None):
+    def __call__(self, shape: tuple[int, ...], dtype: DType = None) -> Tensor:
         square = self.scale**2
         if shape[-1] % square:
             raise ValueError(
@@ -50,7 +51,7 @@ class ICNR(initializers.Initializer):
         kernel = self.initializer((*shape[:-1], shape[-1] // square), dtype)
         return ops.tile(kernel, (1,) * (len(shape) - 1) + (square,))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"scale": self.scale, "initializer": initializers.serialize(self.initializer)}
 
 
@@ -80,7 +81,7 @@ class EvenTranspose(initializers.Initializer):
     def __init__(self, initializer: str | initializers.Initializer = "he_normal"):
         self.initializer = initializers.get(initializer)
 
-    def __call__(self, shape, dtype=None):
+    def __call__(self, shape: tuple[int, ...], dtype: DType = None) -> Tensor:
         if tuple(shape[:2]) != (4, 4):
             raise ValueError(
                 "EvenTranspose makes kernels (4, 4, output channels, input channels); got the "
@@ -90,5 +91,5 @@ class EvenTranspose(initializers.Initializer):
         kernel = ops.transpose(self.initializer((2, 2, shape[3], shape[2]), dtype), (0, 1, 3, 2))
         return ops.repeat(ops.repeat(kernel, 2, axis=0), 2, axis=1)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"initializer": initializers.serialize(self.initializer)}

@@ -73,7 +73,7 @@ def name_jobs(sources: Iterable[Path], earlier: Mapping[Path, str] | None = None
 
 
 def _refuse_equal_names(jobs: list[Job]) -> None:
-    named = {}
+    named: dict[str, Job] = {}
     for job in jobs:
         other = named.setdefault(job.name.casefold(), job)
         if other is not job:

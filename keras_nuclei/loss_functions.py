@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_nuclei.typing import Tensor
 from keras_nuclei.validation import (
     check_classes,
     check_logits,
@@ -11,8 +12,8 @@ from keras_nuclei.validation import (
 
 
 def tversky_loss(
-    y_true,
-    y_pred,
+    y_true: Tensor,
+    y_pred: Tensor,
     *,
     alpha: float = 0.3,
     beta: float = 0.7,
@@ -20,7 +21,7 @@ def tversky_loss(
     num_classes: int = 1,
     from_logits: bool = False,
     ignore_class: int | None = None,
-):
+) -> Tensor:
     """Soft Tversky loss of each image: false positives and false negatives cost differently.
 
     With the truth g, the probabilities p and sums over the pixels of an image, TP = sum(p g),
@@ -80,14 +81,14 @@ def tversky_loss(
 
 
 def dice_loss(
-    y_true,
-    y_pred,
+    y_true: Tensor,
+    y_pred: Tensor,
     *,
     smooth: float = 1.0,
     num_classes: int = 1,
     from_logits: bool = False,
     ignore_class: int | None = None,
-):
+) -> Tensor:
     """Soft Dice loss of each image.
 
     With the true mask g, the probabilities p and sums over the pixels and channels of an image:
@@ -133,14 +134,14 @@ def dice_loss(
 
 
 def jaccard_loss(
-    y_true,
-    y_pred,
+    y_true: Tensor,
+    y_pred: Tensor,
     *,
     smooth: float = 1.0,
     num_classes: int = 1,
     from_logits: bool = False,
     ignore_class: int | None = None,
-):
+) -> Tensor:
     """Soft Jaccard (IoU) loss of each image.
 
     With the true mask g, the probabilities p and sums over the pixels and channels of an image:
@@ -183,14 +184,14 @@ def jaccard_loss(
 
 
 def binary_crossentropy_dice_loss(
-    y_true,
-    y_pred,
+    y_true: Tensor,
+    y_pred: Tensor,
     *,
     crossentropy_weight: float = 0.5,
     smooth: float = 1.0,
     from_logits: bool = False,
     ignore_class: int | None = None,
-):
+) -> Tensor:
     """Weighted sum of binary cross-entropy and soft Dice loss, of each image.
 
         w * mean(BCE) + (1 - w) * dice_loss
@@ -231,14 +232,14 @@ def binary_crossentropy_dice_loss(
 
 
 def categorical_crossentropy_dice_loss(
-    y_true,
-    y_pred,
+    y_true: Tensor,
+    y_pred: Tensor,
     *,
     crossentropy_weight: float = 0.5,
     smooth: float = 1.0,
     from_logits: bool = False,
     ignore_class: int | None = None,
-):
+) -> Tensor:
     """Weighted sum of cross-entropy and soft Dice loss of many classes, of each image.
 
         w * mean(CE) + (1 - w) * dice_loss
@@ -291,8 +292,8 @@ def categorical_crossentropy_dice_loss(
 
 
 def lovasz_hinge_loss(
-    y_true, y_pred, *, from_logits: bool = False, ignore_class: int | None = None
-):
+    y_true: Tensor, y_pred: Tensor, *, from_logits: bool = False, ignore_class: int | None = None
+) -> Tensor:
     """Lovász hinge of each image: a convex stand-in for the Jaccard (IoU) loss.
 
     Each pixel has the hinge error max(0, 1 - s F), with its logit F and s = +1 in nuclei and -1
@@ -396,7 +397,14 @@ def check_settings(
     check_classes(num_classes, ignore_class)
 
 
-def _prepare(y_true, y_pred, num_classes, from_logits, ignore_class, soft=True):
+def _prepare(
+    y_true: Tensor,
+    y_pred: Tensor,
+    num_classes: int,
+    from_logits: bool,
+    ignore_class: int | None,
+    soft: bool = True,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """Truth and predictions as float32 `(batch, ..., classes)`, what counts, and the flag."""
     true, pred, counted, invalid = prepare_targets(
         y_true, y_pred, num_classes=num_classes, ignore_class=ignore_class, soft=soft
@@ -406,13 +414,21 @@ def _prepare(y_true, y_pred, num_classes, from_logits, ignore_class, soft=True):
     return true, ops.cast(pred, "float32"), counted, invalid
 
 
-def _activate(pred, from_logits):
+def _activate(pred: Tensor, from_logits: bool) -> Tensor:
     if not from_logits:
         return pred
     return ops.sigmoid(pred) if pred.shape[-1] == 1 else ops.softmax(pred, axis=-1)
 
 
-def _tversky(true, probabilities, counted, alpha, beta, smooth, ignore_class):
+def _tversky(
+    true: Tensor,
+    probabilities: Tensor,
+    counted: Tensor | None,
+    alpha: float,
+    beta: float,
+    smooth: float,
+    ignore_class: int | None,
+) -> Tensor:
     """Tversky loss of each image `(batch,)`, the mean over the classes."""
     if counted is not None:
         probabilities = probabilities * counted
@@ -430,7 +446,7 @@ def _tversky(true, probabilities, counted, alpha, beta, smooth, ignore_class):
     return ops.mean(losses, axis=-1)
 
 
-def _mean_over_pixels(values, counted):
+def _mean_over_pixels(values: Tensor, counted: Tensor | None) -> Tensor:
     """Mean of `(batch, ..., 1)` over the pixels that count, `(batch,)`; 0 where none does."""
     axes = tuple(range(1, len(values.shape)))
     if counted is None:

@@ -28,6 +28,7 @@ from keras_nuclei.loss_functions import (
     lovasz_hinge_loss,
     tversky_loss,
 )
+from keras_nuclei.typing import Config, DType, Tensor
 from keras_nuclei.weight_maps import border_weights
 
 __all__ = [
@@ -50,7 +51,7 @@ __all__ = [
 class _LossPerImage(keras.losses.Loss):
     """A loss of one number for each image: a pure function and its settings."""
 
-    def __init__(self, function: Callable, settings: dict, reduction: str, name: str, dtype):
+    def __init__(self, function: Callable, settings: dict, reduction: str, name: str, dtype: DType):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         check_settings(**settings)
         self._function = function
@@ -58,7 +59,7 @@ class _LossPerImage(keras.losses.Loss):
         for setting, value in settings.items():
             setattr(self, setting, value)
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> Tensor:
         """Reduce the losses of the images, each times its weight.
 
         Raises:
@@ -76,11 +77,11 @@ class _LossPerImage(keras.losses.Loss):
             sample_weight = ops.reshape(sample_weight, (-1,))
         return super().__call__(y_true, y_pred, sample_weight=sample_weight)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """The loss of each image, `(batch,)`."""
         return self._function(y_true, y_pred, **self._settings)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         """The arguments of the constructor."""
         return {**super().get_config(), **self._settings, "dtype": self.dtype}
 
@@ -117,7 +118,7 @@ class Dice(_LossPerImage):
         ignore_class: int | None = None,
         reduction: str = "sum_over_batch_size",
         name: str = "dice",
-        dtype=None,
+        dtype: DType = None,
     ):
         settings = {
             "smooth": smooth,
@@ -160,7 +161,7 @@ class Jaccard(_LossPerImage):
         ignore_class: int | None = None,
         reduction: str = "sum_over_batch_size",
         name: str = "jaccard",
-        dtype=None,
+        dtype: DType = None,
     ):
         settings = {
             "smooth": smooth,
@@ -207,7 +208,7 @@ class Tversky(_LossPerImage):
         ignore_class: int | None = None,
         reduction: str = "sum_over_batch_size",
         name: str = "tversky",
-        dtype=None,
+        dtype: DType = None,
     ):
         settings = {
             "alpha": alpha,
@@ -254,7 +255,7 @@ class BinaryCrossentropyDice(_LossPerImage):
         ignore_class: int | None = None,
         reduction: str = "sum_over_batch_size",
         name: str = "binary_crossentropy_dice",
-        dtype=None,
+        dtype: DType = None,
     ):
         settings = {
             "crossentropy_weight": crossentropy_weight,
@@ -302,7 +303,7 @@ class CategoricalCrossentropyDice(_LossPerImage):
         ignore_class: int | None = None,
         reduction: str = "sum_over_batch_size",
         name: str = "categorical_crossentropy_dice",
-        dtype=None,
+        dtype: DType = None,
     ):
         settings = {
             "crossentropy_weight": crossentropy_weight,
@@ -341,7 +342,7 @@ class LovaszHinge(_LossPerImage):
         ignore_class: int | None = None,
         reduction: str = "sum_over_batch_size",
         name: str = "lovasz_hinge",
-        dtype=None,
+        dtype: DType = None,
     ):
         settings = {"from_logits": from_logits, "ignore_class": ignore_class}
         super().__init__(lovasz_hinge_loss, settings, reduction, name, dtype)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_nuclei.typing import ArrayLike
 from keras_nuclei.validation import as_label_map
 
 
@@ -74,7 +75,7 @@ class Errors(NamedTuple):
     merged: int
 
 
-def match(true, predicted) -> Match:
+def match(true: ArrayLike, predicted: ArrayLike) -> Match:
     """Compare two label maps.
 
     Neither memory nor time depends on the number of nuclei squared.
@@ -200,7 +201,7 @@ def errors(match: Match) -> Errors:
     )
 
 
-def _assign(pairs, iou):
+def _assign(pairs: np.ndarray, iou: np.ndarray) -> np.ndarray:
     """Which of these pairs to take, boolean `(N,)`: as many as possible, then the largest IoU."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import min_weight_full_bipartite_matching
@@ -218,7 +219,7 @@ def _assign(pairs, iou):
     return partners[rows] == columns
 
 
-def _runs(true, predicted):
+def _runs(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Both numbers and the length of each run of equal pixels in two flat label maps.
 
     Runs are some thirty times fewer than pixels, and all that comes after has to sort.
@@ -228,7 +229,7 @@ def _runs(true, predicted):
     return true[starts], predicted[starts], np.diff(starts, append=true.size)
 
 
-def _number(labels):
+def _number(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The numbers in `labels`, ascending, 0 always the first; and the position of each label."""
     numbers, positions = np.unique(
         np.concatenate([np.zeros(1, labels.dtype), labels]), return_inverse=True

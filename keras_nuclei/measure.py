@@ -2,11 +2,16 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_nuclei.images import contrast_limits, normalize
+from keras_nuclei.typing import ArrayLike
 from keras_nuclei.validation import as_label_map
+
+if TYPE_CHECKING:
+    import pandas
 
 # What can be measured of a shape, with its name in scikit-image. Lengths are in pixels.
 _SHAPE_PROPERTIES = {
@@ -37,12 +42,12 @@ _INTENSITIES = ("intensity_mean", "intensity_min", "intensity_max")
 
 
 def measure(
-    label_map,
-    image=None,
+    label_map: ArrayLike,
+    image: ArrayLike | None = None,
     *,
     pixel_size: float | tuple[float, float] | None = None,
     properties: Sequence[str] = _DEFAULT_PROPERTIES,
-):
+) -> "pandas.DataFrame":
     """Measure every nucleus of a label map.
 
     The shape is measured by `skimage.measure.regionprops_table`, whose documentation gives the
@@ -128,7 +133,9 @@ def measure(
     )
 
 
-def overlay(image, label_map, *, thickness: int = 1, numbers: bool = False) -> np.ndarray:
+def overlay(
+    image: ArrayLike, label_map: ArrayLike, *, thickness: int = 1, numbers: bool = False
+) -> np.ndarray:
     """Draw the outlines of the nuclei over the image, in colours that tell neighbours apart.
 
     The outline is drawn on the nucleus's own pixels, so that touching nuclei keep one each.
@@ -179,7 +186,7 @@ def overlay(image, label_map, *, thickness: int = 1, numbers: bool = False) -> n
     return picture
 
 
-def _checked_image(image, label_map) -> np.ndarray:
+def _checked_image(image: ArrayLike, label_map: np.ndarray) -> np.ndarray:
     image = np.asarray(image)
     if image.dtype.kind not in "buif":
         raise TypeError(f"An image must hold bool, integers or floats; got dtype {image.dtype}.")
@@ -193,7 +200,7 @@ def _checked_image(image, label_map) -> np.ndarray:
     return image.astype("uint8") if image.dtype == bool else image
 
 
-def _compact(label_map) -> tuple[np.ndarray, np.ndarray]:
+def _compact(label_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The labels that occur, and the map with 1..n in their place, on which tables are short."""
     if label_map.size == 0 or label_map.max() <= label_map.size:
         counts = np.bincount(label_map.ravel(), minlength=1)
@@ -207,7 +214,7 @@ def _compact(label_map) -> tuple[np.ndarray, np.ndarray]:
     return values[int(has_background) :], inverse
 
 
-def _pixel_area(pixel_size) -> float:
+def _pixel_area(pixel_size: float | tuple[float, float]) -> float:
     sizes = np.atleast_1d(np.asarray(pixel_size, "float64"))
     if sizes.shape not in ((1,), (2,)) or not (np.isfinite(sizes) & (sizes > 0)).all():
         raise ValueError(
@@ -217,7 +224,9 @@ def _pixel_area(pixel_size) -> float:
     return float(sizes[0] * sizes[-1])
 
 
-def _intensity_columns(table, area, channels: tuple[int, ...]) -> dict[str, np.ndarray]:
+def _intensity_columns(
+    table: dict[str, np.ndarray], area: np.ndarray, channels: tuple[int, ...]
+) -> dict[str, np.ndarray]:
     # scikit-image numbers the channels "-0", "-1", ...; a grey image's columns have no number.
     keys = [f"-{channel}" for channel in range(*channels)] if channels else [""]
     columns = {}
@@ -229,7 +238,7 @@ def _intensity_columns(table, area, channels: tuple[int, ...]) -> dict[str, np.n
     return columns
 
 
-def _outline(label_map, thickness: int) -> np.ndarray:
+def _outline(label_map: np.ndarray, thickness: int) -> np.ndarray:
     """Pixels of nuclei less than `thickness` steps from one that is not of the same nucleus."""
     from scipy import ndimage
     from skimage.segmentation import find_boundaries
@@ -240,7 +249,7 @@ def _outline(label_map, thickness: int) -> np.ndarray:
     return rim
 
 
-def _colours(labels, on_bright: bool) -> np.ndarray:
+def _colours(labels: np.ndarray, on_bright: bool) -> np.ndarray:
     """A colour per label, uint8 `(n, 3)`: steps of the golden ratio around the circle of hues.
 
     Any few numbers in a row, which neighbours mostly are, lie far apart on it.
@@ -257,7 +266,7 @@ def _colours(labels, on_bright: bool) -> np.ndarray:
     return np.rint(255 * colours).astype("uint8")
 
 
-def _write_numbers(picture, label_map) -> None:
+def _write_numbers(picture: np.ndarray, label_map: np.ndarray) -> None:
     from PIL import Image, ImageDraw
     from scipy import ndimage
 

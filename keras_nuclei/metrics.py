@@ -32,6 +32,7 @@ from keras import ops
 
 from keras_nuclei.boundaries import BoundaryF1
 from keras_nuclei.counting import CountMetric, ratio_or_one, sum_pixels
+from keras_nuclei.typing import DType, Tensor
 
 __all__ = ["BoundaryF1", "Dice", "IoU", "Precision", "Recall"]
 
@@ -50,7 +51,7 @@ class _OverlapMetric(CountMetric):
         target_class_ids: tuple[int, ...] | None = None,
         ignore_class: int | None = None,
         name: str | None = None,
-        dtype=None,
+        dtype: DType = None,
     ):
         super().__init__(
             num_counts=3,
@@ -65,7 +66,7 @@ class _OverlapMetric(CountMetric):
             dtype=dtype,
         )
 
-    def count(self, true, pred, counted):
+    def count(self, true: Tensor, pred: Tensor, counted: Tensor) -> tuple[Tensor, ...]:
         """TP, FP and FN."""
         pred = ops.logical_and(pred, counted)
         true_positives = sum_pixels(ops.logical_and(true, pred))
@@ -109,7 +110,9 @@ class Dice(_OverlapMetric):
 
     default_name = "dice"
 
-    def score(self, true_positives, false_positives, false_negatives):
+    def score(
+        self, true_positives: Tensor, false_positives: Tensor, false_negatives: Tensor
+    ) -> Tensor:
         """Dice of the counts."""
         twice = 2 * true_positives
         return ratio_or_one(twice, twice + false_positives + false_negatives)
@@ -161,7 +164,9 @@ class IoU(_OverlapMetric):
 
     default_name = "iou"
 
-    def score(self, true_positives, false_positives, false_negatives):
+    def score(
+        self, true_positives: Tensor, false_positives: Tensor, false_negatives: Tensor
+    ) -> Tensor:
         """IoU of the counts."""
         return ratio_or_one(true_positives, true_positives + false_positives + false_negatives)
 
@@ -196,7 +201,9 @@ class Precision(_OverlapMetric):
 
     default_name = "precision"
 
-    def score(self, true_positives, false_positives, false_negatives):
+    def score(
+        self, true_positives: Tensor, false_positives: Tensor, false_negatives: Tensor
+    ) -> Tensor:
         """Precision of the counts."""
         return ratio_or_one(true_positives, true_positives + false_positives)
 
@@ -231,6 +238,8 @@ class Recall(_OverlapMetric):
 
     default_name = "recall"
 
-    def score(self, true_positives, false_positives, false_negatives):
+    def score(
+        self, true_positives: Tensor, false_positives: Tensor, false_negatives: Tensor
+    ) -> Tensor:
         """Recall of the counts."""
         return ratio_or_one(true_positives, true_positives + false_negatives)

@@ -2,6 +2,7 @@
 
 from keras import layers
 
+from keras_nuclei.typing import DType
 from keras_nuclei.validation import require_one_of
 
 NORMALIZATIONS = ("batch", "group", "instance", "layer", None)
@@ -12,7 +13,7 @@ LEAST_CHANNELS_PER_GROUP = 4
 
 
 def make_normalization(
-    normalization: str | None, channels: int, *, momentum: float, dtype, name: str
+    normalization: str | None, channels: int, *, momentum: float, dtype: DType, name: str
 ) -> layers.Layer:
     """Make a normalization of feature maps `(batch, height, width, channels)`.
 

@@ -13,6 +13,7 @@ import keras
 from keras import layers, ops
 
 from keras_nuclei.channels import OnesChannel
+from keras_nuclei.typing import Config, Shape, Tensor
 
 PROBE_SIZE = 2**10
 """Height and width at which the sizes of a network's feature maps are looked at, in pixels."""
@@ -44,19 +45,19 @@ class PadToMultiple(layers.Layer):
         (1, 128, 64, 3)
     """
 
-    def __init__(self, multiple: int, **kwargs):
+    def __init__(self, multiple: int, **kwargs: Any):
         super().__init__(**kwargs)
         if multiple < 1:
             raise ValueError(f"multiple must be at least 1; got {multiple}.")
         self.multiple = multiple
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         x = inputs
         for axis in (1, 2):
             x = self._pad(x, axis)
         return x
 
-    def _pad(self, x, axis: int):
+    def _pad(self, x: Tensor, axis: int) -> Tensor:
         known = x.shape[axis]
         # A slice of the most that may be needed, rather than padding by a tensor, which only
         # TensorFlow can.
@@ -70,12 +71,12 @@ class PadToMultiple(layers.Layer):
         size = ops.shape(x)[axis] // self.multiple * self.multiple
         return x[:, :size] if axis == 1 else x[:, :, :size]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, height, width, channels = input_shape
         padded = (size and -(-size // self.multiple) * self.multiple for size in (height, width))
         return (batch, *padded, channels)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "multiple": self.multiple}
 
 
@@ -106,23 +107,23 @@ class CropToLevel(layers.Layer):
         (1, 26, 16, 24)
     """
 
-    def __init__(self, level: int, **kwargs):
+    def __init__(self, level: int, **kwargs: Any):
         super().__init__(**kwargs)
         if level < 0:
             raise ValueError(f"level must be at least 0; got {level}.")
         self.level = level
 
-    def call(self, inputs, image):
+    def call(self, inputs: Tensor, image: Tensor) -> Tensor:
         stride = 2**self.level
         height, width = ((size + stride - 1) // stride for size in ops.shape(image)[1:3])
         return inputs[:, :height, :width, :]
 
-    def compute_output_shape(self, inputs_shape, image_shape):
+    def compute_output_shape(self, inputs_shape: Shape, image_shape: Shape) -> Shape:
         stride = 2**self.level
         cropped = (size and -(-size // stride) for size in image_shape[1:3])
         return (inputs_shape[0], *cropped, inputs_shape[3])
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "level": self.level}
 
 
@@ -245,7 +246,7 @@ def trace(
     """
     steps = []
 
-    def call(operation, *args, **kwargs):
+    def call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Tensor:
         output = operation(*args, **kwargs)
         tensors = [
             tensor
@@ -293,7 +294,7 @@ def find_taps(model: keras.Model) -> dict[str, keras.Operation]:
     levels = _levels(steps)
     on_every_path = _on_every_path(steps)
     taps = {}
-    for level in sorted(set(levels) - {None}):
+    for level in sorted({found for found in levels if found is not None}):
         here = [index for index, found in enumerate(levels) if found == level]
         chosen = [i for i in here if on_every_path[i]] or _widest(steps, here)
         taps[f"P{level}"] = steps[chosen[-1]].operation
@@ -325,7 +326,7 @@ def find_strides(model: keras.Model) -> dict[str, int]:
     """
     # At the size that the model is for: parts of it that are models themselves take no other.
     size = model.inputs[0].shape[1] or PROBE_SIZE
-    of_tensor = {}
+    of_tensor: dict[int, int] = {}
     strides = {}
     for step in _probe(model, size):
         before = max(of_tensor.get(id(tensor), 1) for tensor in step.inputs)
@@ -379,9 +380,9 @@ def _probe(model: keras.Model, height: int) -> list[Step]:
     return trace(model, keras.Input(batch_shape=(1, height, width, channels)))
 
 
-def _is_map(output) -> bool:
+def _is_map(output: Tensor) -> bool:
     # One pixel is no map but a mean over all of one, as squeeze-and-excitation has it.
-    shape = getattr(output, "shape", ())
+    shape: Shape = getattr(output, "shape", ())
     return len(shape) == 4 and shape[1] > 1
 
 
@@ -392,7 +393,7 @@ def _widest(steps: list[Step], indices: list[int]) -> list[int]:
 
 def _levels(steps: list[Step]) -> list[int | None]:
     """Of each step, the n of `Pn`; None where its output is no feature map of that kind."""
-    levels = []
+    levels: list[int | None] = []
     # Until something has been computed from them, pixels are no features.
     pixels = {id(tensor) for tensor in steps[0].inputs}
     for step in steps:

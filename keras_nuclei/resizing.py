@@ -1,8 +1,11 @@
 """Feature maps made larger by interpolation."""
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
+from keras_nuclei.typing import Config, Shape, Tensor
 from keras_nuclei.validation import require_at_least_one, require_one_of
 
 
@@ -36,24 +39,24 @@ class Enlarge(layers.Layer):
         [0.0, 1.0, 3.0, 4.0]
     """
 
-    def __init__(self, factor: int = 2, *, mode: str = "bilinear", **kwargs):
+    def __init__(self, factor: int = 2, *, mode: str = "bilinear", **kwargs: Any):
         super().__init__(**kwargs)
         require_at_least_one(factor=factor)
         require_one_of(("bilinear", "nearest"), mode=mode)
         self.factor = factor
         self.mode = mode
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return enlarge(inputs, self.factor, self.mode)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return enlarged_shape(input_shape, self.factor)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "factor": self.factor, "mode": self.mode}
 
 
-def enlarge(x, factor: int, mode: str):
+def enlarge(x: Tensor, factor: int, mode: str) -> Tensor:
     """`factor` times the height and width, as `Enlarge` does it.
 
     Args:
@@ -78,7 +81,7 @@ def enlarge(x, factor: int, mode: str):
     return ops.reshape(x, (batch, factor * height, factor * width, channels))
 
 
-def _between(x, factor: int, axis: int) -> list:
+def _between(x: Tensor, factor: int, axis: int) -> list:
     """For each of the `factor` new pixels on an old one, their values between it and the next.
 
     The centre of new pixel `k` lies `(k + 1/2) / factor - 1/2` old pixels from the old one's: for

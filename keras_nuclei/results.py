@@ -11,6 +11,7 @@ from pathlib import Path
 
 from keras_nuclei.export import atomic_path
 from keras_nuclei.jobs import Job, output_names, without_page
+from keras_nuclei.typing import FilePath
 
 _STATE = ".keras_nuclei"
 _REMEDY = "Choose another folder, or allow to replace it with --overwrite."
@@ -36,7 +37,7 @@ class ResultFolder:
         True
     """
 
-    def __init__(self, path, settings: dict):
+    def __init__(self, path: FilePath, settings: dict):
         self.path = Path(path)
         self.settings = settings
 
@@ -140,7 +141,7 @@ class ResultFolder:
         records = self._records().items()
         tables = [self._table_file(name) for name, record in records if record["complete"]]
         tables = [table for table in tables if table.exists()]
-        columns = {}
+        columns: dict[str, None] = {}
         for table in tables:
             with table.open(newline="", encoding="utf-8") as file:
                 columns |= dict.fromkeys(next(csv.reader(file), []))
@@ -198,9 +199,9 @@ class ResultFolder:
             self._table_file(name).unlink(missing_ok=True)
             self._record_file(name).unlink()
 
-    def _overlays_of_pages(self) -> dict[str, list[Path]]:
+    def _overlays_of_pages(self) -> dict[str | None, list[Path]]:
         """The files that look like overlays of pages, by the name of the image."""
-        found = {}
+        found: dict[str | None, list[Path]] = {}
         for path in self.path.glob("*_page*_overlay.png"):
             name = without_page(path.name.removesuffix("_overlay.png"))
             found.setdefault(name, []).append(path)

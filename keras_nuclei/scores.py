@@ -211,20 +211,20 @@ def summarize(matches: list[Match]) -> dict[str, int | float]:
     return summary
 
 
-def _counts(matches, threshold, per_image):
+def _counts(matches: list[Match], threshold: float, per_image: bool) -> np.ndarray:
     """The fields of `Counts`, each an array with one entry per image, or with one for all."""
     _require_matches(matches)
     counts = np.array([count(match, threshold) for match in matches], "float64")
     return counts.T if per_image else counts.sum(axis=0, keepdims=True).T
 
 
-def _mean_ratio(numerator, denominator) -> float:
+def _mean_ratio(numerator: np.ndarray, denominator: np.ndarray) -> float:
     """Mean of the ratios, of which 0 / 0 is 1."""
     ratios = np.divide(numerator, denominator, out=np.ones_like(numerator), where=denominator > 0)
     return float(ratios.mean())
 
 
-def _require_matches(matches) -> None:
+def _require_matches(matches: list[Match]) -> None:
     listed = isinstance(matches, list | tuple)
     if not listed or not all(isinstance(match, Match) for match in matches):
         got = sorted({type(value).__name__ for value in (matches if listed else [matches])})

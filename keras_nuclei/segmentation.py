@@ -5,7 +5,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import keras
@@ -18,6 +18,7 @@ from keras_nuclei.presets import from_preset
 from keras_nuclei.stitching import check_out, label_tiled
 from keras_nuclei.tiles import image_shape
 from keras_nuclei.tiling import predict_tiled
+from keras_nuclei.typing import Sliceable
 
 _logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ SAMPLED_PIXELS = 2**21
 
 
 def segment(
-    image,
+    image: Sliceable,
     model: keras.Model | Callable | str = "nuclei_base",
     *,
     diameter: float | None = None,
@@ -55,7 +56,7 @@ def segment(
     augmentations: int = 1,
     tile_size: int = 512,
     progress: bool = False,
-    out=None,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Find the nuclei of an image and number them.
 
@@ -115,7 +116,7 @@ def segment(
         if seen is not None and scale == 1 and augmentations == 1 and out is None:
             return seen  # the estimate has labelled it all
 
-    def label(tile, progress=False):
+    def label(tile: np.ndarray, progress: bool = False) -> np.ndarray:
         maps = predict_maps(
             normalize(tile, limits=limits),
             model,
@@ -127,7 +128,7 @@ def segment(
         return label_maps(maps, scale=scale)
 
     if image.shape[0] * image.shape[1] <= LARGEST_WHOLE**2 and out is None:
-        return label(image, progress)
+        return label(np.asarray(image), progress)
     overlap = min(LARGEST_WHOLE // 2, round(256 / min(scale, 1)))
     return label_tiled(
         image, label, tile_size=LARGEST_WHOLE, overlap=overlap, progress=progress, out=out
@@ -157,7 +158,9 @@ def model_scale(diameter: float) -> float:
     return float(min(seen / diameter, LARGEST_SCALE))
 
 
-def estimate_diameter(image, model: keras.Model | str = "nuclei_base", *, tile_size=512) -> float:
+def estimate_diameter(
+    image: Sliceable, model: keras.Model | str = "nuclei_base", *, tile_size: int = 512
+) -> float:
     """Estimate how large the nuclei of an image are, by looking at it from two distances.
 
     The model sees the part of the image where most is going on (at most 1024x1024 pixels; where it
@@ -198,7 +201,7 @@ def estimate_diameter(image, model: keras.Model | str = "nuclei_base", *, tile_s
     return _estimate(image, model, _limits(image), tile_size)[0]
 
 
-def _as_image(image):
+def _as_image(image: Sliceable) -> Sliceable:
     """The image, of whatever kind, if it has the shape of one."""
     if isinstance(image, str | os.PathLike):
         raise TypeError(
@@ -211,13 +214,15 @@ def _as_image(image):
     return image
 
 
-def _limits(image) -> tuple[float, float]:
+def _limits(image: Sliceable) -> tuple[float, float]:
     """`contrast_limits` of an image that may be larger than memory: of a grid of its pixels."""
     step = max(1, math.isqrt(math.prod(image.shape[:2]) // SAMPLED_PIXELS))
-    return contrast_limits(image[::step, ::step] if step > 1 else image)
+    return contrast_limits(np.asarray(image[::step, ::step] if step > 1 else image))
 
 
-def _estimate(image, model, limits, tile_size: int) -> tuple[float, np.ndarray | None]:
+def _estimate(
+    image: Sliceable, model: keras.Model | Callable, limits: tuple[float, float], tile_size: int
+) -> tuple[float, np.ndarray | None]:
     """The diameter, and the label map at scale 1 where it is of the whole image."""
     for window in _busiest_windows(image, limits):
         pixels = normalize(np.asarray(image[window]), limits=limits)
@@ -308,7 +313,7 @@ def typical_diameter(areas: np.ndarray) -> float:
 
 
 def _busiest_windows(
-    image, limits: tuple[float, float], size: int = 1024, count: int = 3
+    image: Sliceable, limits: tuple[float, float], size: int = 1024, count: int = 3
 ) -> Iterator[tuple[slice, slice]]:
     """The squares of at most `size` pixels whose values differ most, by a coarse look.
 
@@ -338,7 +343,8 @@ def _busiest_windows(
 
 
 def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    return tuple(max(1, round(length * scale)) for length in size)
+    height, width = (max(1, round(length * scale)) for length in size)
+    return height, width
 
 
 def _require_tile_size(tile_size: int) -> None:
@@ -370,7 +376,7 @@ def _preset(name: str) -> keras.Model:
 
 
 def predict_maps(
-    image: np.ndarray, model: keras.Model, *, scale: float = 1.0, **options
+    image: np.ndarray, model: keras.Model, *, scale: float = 1.0, **options: Any
 ) -> dict[str, np.ndarray]:
     """Let a model draw its maps of an image that it sees larger or smaller than it is.
 

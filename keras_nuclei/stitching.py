@@ -8,19 +8,20 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from keras_nuclei.tiles import Tiles, check_overlap, image_shape
+from keras_nuclei.typing import ArrayLike, Sliceable
 
 _UNSEEN = -1
 
 
 def label_tiled(
-    image,
+    image: Sliceable,
     label: Callable[[np.ndarray], np.ndarray],
     *,
     tile_size: int = 2048,
     overlap: int = 128,
     progress: bool = False,
-    out=None,
-):
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Label the nuclei of an image of any size tile by tile, with none cut or counted twice.
 
     The lines halfway through the overlaps part the image into cores, one for each tile. A nucleus
@@ -90,7 +91,7 @@ class _Stitcher:
         self.rows, self.columns = rows, columns
         self.overlap = overlap
         self.count = 0
-        self.links = []  # pairs of numbers of one nucleus
+        self.links: list[tuple[int, int]] = []  # pairs of numbers of one nucleus
 
     def draw(self, canvas: np.ndarray, labels: np.ndarray, place: tuple[int, int]) -> None:
         """Draw on `canvas` what the tile has to add to the nuclei that are there already.
@@ -110,7 +111,7 @@ class _Stitcher:
             taken = beneath[beneath > 0]
             if not self._is_due(box, place, mostly_free=2 * taken.size < beneath.size):
                 continue
-            seen = np.count_nonzero(beneath != _UNSEEN)
+            seen = int(np.count_nonzero(beneath != _UNSEEN))
             known = [n for n, shared in _counts(taken) if 2 * shared > min(seen, areas[n])]
             if not known:
                 if taken.size == beneath.size:
@@ -145,7 +146,7 @@ def _counts(numbers: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(values.tolist(), counts.tolist(), strict=True))
 
 
-def _label_tile(label: Callable, tile) -> np.ndarray:
+def _label_tile(label: Callable, tile: ArrayLike) -> np.ndarray:
     tile = np.asarray(tile)
     labels = np.asarray(label(tile))
     if labels.dtype.kind not in "iu":
@@ -163,7 +164,7 @@ def _label_tile(label: Callable, tile) -> np.ndarray:
     return labels
 
 
-def check_out(out, size: tuple[int, int]) -> None:
+def check_out(out: np.ndarray, size: tuple[int, ...]) -> None:
     """Check that a label map of an image can be written to an array.
 
     Raises:

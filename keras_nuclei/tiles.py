@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_nuclei.typing import Sliceable
+
 
 @dataclass(frozen=True)
 class Tiles:
@@ -82,7 +84,7 @@ class Tiles:
         ]
 
 
-def image_shape(image, *, grey: bool = False) -> tuple[int, ...]:
+def image_shape(image: Sliceable, *, grey: bool = False) -> tuple[int, ...]:
     """The shape of anything that has one and can be sliced.
 
     Args:

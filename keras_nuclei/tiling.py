@@ -6,13 +6,14 @@ slide passes through the memory that a few tiles and one row of them take.
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
 from keras_nuclei.tiles import Tiles, check_overlap, image_shape
+from keras_nuclei.typing import Sliceable, Tensor
 
 # Tiles start on the grid that the five halvings of most encoders make. Off it, the same pixels
 # would be pooled in other groups, and predicted otherwise than in the whole image.
@@ -27,7 +28,7 @@ _SYMMETRIES = {
 
 
 def predict_tiled(
-    image,
+    image: Sliceable,
     model: keras.Model | Callable,
     *,
     tile_size: int = 512,
@@ -35,8 +36,8 @@ def predict_tiled(
     batch_size: int = 4,
     augmentations: int = 1,
     progress: bool = False,
-    out=None,
-):
+    out: np.ndarray | dict[str, np.ndarray] | None = None,
+) -> np.ndarray | dict[str, np.ndarray]:
     """Predict an image of any size in overlapping tiles, blended so that no seam shows.
 
     A pixel is the weighted mean of the tiles that hold it. Along each axis, the weight of a tile
@@ -98,7 +99,7 @@ def predict_tiled(
         raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
     rows = _cover_on_grid(height, fixed_height, tile_size, overlap)
     columns = _cover_on_grid(width, fixed_width, tile_size, overlap)
-    blends = {}
+    blends: dict[str | None, _Blend] = {}
     for tiles, heads in _predictions(
         image, model, rows, columns, batch_size, _SYMMETRIES[augmentations], progress
     ):
@@ -114,7 +115,15 @@ def predict_tiled(
     return outputs.get(None, outputs)
 
 
-def _predictions(image, model, rows, columns, batch_size, symmetries, progress):
+def _predictions(
+    image: Sliceable,
+    model: keras.Model | Callable,
+    rows: Tiles,
+    columns: Tiles,
+    batch_size: int,
+    symmetries: tuple[tuple[int, bool], ...],
+    progress: bool,
+) -> Iterator[tuple[list[tuple[int, int]], dict[str | None, np.ndarray]]]:
     """Yield the `(row, column)` of the tiles of a batch, and their prediction of each head."""
     tiles = list(itertools.product(range(len(rows.starts)), range(len(columns.starts))))
     # Batches as even as can be. The last one is filled up: another shape would be compiled anew.
@@ -146,7 +155,7 @@ def _cover_on_grid(length: int, fixed: int | None, tile_size: int, overlap: int)
 class _Blend:
     """Adds up weighted tiles of one head, row of tiles by row, and writes what is complete."""
 
-    def __init__(self, out, rows: Tiles, columns: Tiles, overlap: int):
+    def __init__(self, out: np.ndarray, rows: Tiles, columns: Tiles, overlap: int):
         self.out = out
         self.rows, self.columns = rows, columns
         self.row_weights, self.column_weights = rows.weights(overlap), columns.weights(overlap)
@@ -174,7 +183,7 @@ class _Blend:
         self.band[-done:] = 0
 
 
-def _read(image, rows: Tiles, row: int, columns: Tiles, column: int) -> np.ndarray:
+def _read(image: Sliceable, rows: Tiles, row: int, columns: Tiles, column: int) -> np.ndarray:
     """One tile of the image, `(rows.tile, columns.tile, C)`, reflected where the image ends."""
     window = rows.pixels(row), columns.pixels(column)
     tile = np.asarray(image[window])
@@ -190,9 +199,11 @@ def _read(image, rows: Tiles, row: int, columns: Tiles, column: int) -> np.ndarr
     return np.pad(tile, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="reflect")
 
 
-def _predict(model, batch: np.ndarray, symmetries) -> dict[str | None, np.ndarray]:
+def _predict(
+    model: keras.Model | Callable, batch: np.ndarray, symmetries: tuple[tuple[int, bool], ...]
+) -> dict[str | None, np.ndarray]:
     """Mean prediction over the symmetries of each head, `(n, h, w, classes)`; one head is None."""
-    sums = {}
+    sums: dict[str | None, np.ndarray] = {}
     for turns, mirrored in symmetries:
         turned = np.rot90(batch[:, :, ::-1] if mirrored else batch, turns, axes=(1, 2))
         for name, head in _predict_heads(model, np.ascontiguousarray(turned)).items():
@@ -202,7 +213,9 @@ def _predict(model, batch: np.ndarray, symmetries) -> dict[str | None, np.ndarra
     return sums
 
 
-def _predict_heads(model, batch: np.ndarray) -> dict[str | None, np.ndarray]:
+def _predict_heads(
+    model: keras.Model | Callable, batch: np.ndarray
+) -> dict[str | None, np.ndarray]:
     # Compiled once for a shape and without gradients; calling the model is neither.
     predict = model.predict_on_batch if isinstance(model, keras.Model) else model
     output = predict(batch)
@@ -210,7 +223,7 @@ def _predict_heads(model, batch: np.ndarray) -> dict[str | None, np.ndarray]:
     return {name: _check_head(name, head, batch.shape) for name, head in heads.items()}
 
 
-def _check_head(name: str | None, head, batch_shape: tuple[int, ...]) -> np.ndarray:
+def _check_head(name: str | None, head: Tensor, batch_shape: tuple[int, ...]) -> np.ndarray:
     subject = "The model's output" if name is None else f"The model's output {name!r}"
     if not hasattr(head, "shape"):
         raise TypeError(
@@ -232,7 +245,7 @@ def _check_head(name: str | None, head, batch_shape: tuple[int, ...]) -> np.ndar
     return head
 
 
-def _model_size(model, channels: int) -> tuple[int | None, int | None]:
+def _model_size(model: keras.Model | Callable, channels: int) -> tuple[int | None, int | None]:
     """Height and width that a model is fixed to, after a look at its channels."""
     shape = getattr(model, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4:
@@ -245,7 +258,9 @@ def _model_size(model, channels: int) -> tuple[int | None, int | None]:
     return shape[1], shape[2]
 
 
-def _outputs(out, heads: dict, size: tuple[int, int]) -> dict:
+def _outputs(
+    out: np.ndarray | dict[str, np.ndarray] | None, heads: dict, size: tuple[int, int]
+) -> dict:
     """The arrays to write to, by head."""
     shapes = {name: (*size, head.shape[-1]) for name, head in heads.items()}
     if out is None:

@@ -185,7 +185,7 @@ def _check_header(stream: io.BytesIO) -> None:
         )
 
 
-def _checked_tensor(storage: object, offset: object, shape: object, strides: object) -> _Tensor:
+def _checked_tensor(storage: object, offset: Any, shape: object, strides: object) -> _Tensor:
     if not isinstance(storage, _Storage):
         raise pickle.UnpicklingError(f"a tensor's storage is {storage!r}, not a storage reference")
     if not (isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides)):

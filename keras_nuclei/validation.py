@@ -1,10 +1,14 @@
 """Checks of what users pass: masks, labels and predictions, compiled or not; label maps."""
 
+from typing import Any
+
 import numpy as np
 from keras import ops
 
+from keras_nuclei.typing import ArrayLike, Tensor
 
-def match_shapes(y_true, y_pred):
+
+def match_shapes(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
     """Return both as tensors of one shape; `(B, H, W)` and `(B, H, W, 1)` are taken as equal.
 
     Left to broadcasting, these two would become `(B, H, W, W)` without a word.
@@ -29,8 +33,13 @@ def match_shapes(y_true, y_pred):
 
 
 def prepare_targets(
-    y_true, y_pred, *, num_classes: int = 1, ignore_class: int | None = None, soft: bool = False
-):
+    y_true: Tensor,
+    y_pred: Tensor,
+    *,
+    num_classes: int = 1,
+    ignore_class: int | None = None,
+    soft: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """Bring masks or labels into one form with the predictions, and check them.
 
     Args:
@@ -70,24 +79,24 @@ def prepare_targets(
     return true if counted is None else true * counted, y_pred, counted, invalid
 
 
-def predicted_classes(y_pred, num_classes: int):
+def predicted_classes(y_pred: Tensor, num_classes: int) -> Tensor:
     """`(batch, ..., num_classes)` of booleans: true for the class with the highest value."""
     return ops.equal(
         ops.cast(ops.argmax(y_pred, axis=-1), "float32")[..., None], _range(num_classes)
     )
 
 
-def _range(num_classes):
+def _range(num_classes: int) -> Tensor:
     return ops.arange(num_classes, dtype="float32")
 
 
-def _counted(labels, ignore_class):
+def _counted(labels: Tensor, ignore_class: int | None) -> Tensor | None:
     if ignore_class is None:
         return None
     return ops.cast(ops.not_equal(labels, float(ignore_class)), "float32")
 
 
-def _is_one_hot(y_true, y_pred, num_classes):
+def _is_one_hot(y_true: Tensor, y_pred: Tensor, num_classes: int) -> bool:
     """Whether the truth is one-hot; else it is labels, with or without an axis of size 1."""
     true_shape, pred_shape = tuple(y_true.shape), tuple(y_pred.shape)
     same_rank = len(true_shape) == len(pred_shape)
@@ -122,7 +131,7 @@ def check_classes(num_classes: int, ignore_class: int | None) -> None:
         )
 
 
-def check_or_flag(valid, message: str):
+def check_or_flag(valid: Tensor, message: str) -> Tensor:
     """Raise where a backend can, and say so in a number where it can't.
 
     Args:
@@ -145,7 +154,7 @@ def check_or_flag(valid, message: str):
     return ops.cast(ops.logical_not(valid), "int32")
 
 
-def check_masks(y_true):
+def check_masks(y_true: Tensor) -> Tensor:
     """`check_or_flag` whether a mask holds nothing but 0 and 1."""
     valid = ops.all(ops.logical_or(ops.equal(y_true, 0), ops.equal(y_true, 1)))
     return check_or_flag(
@@ -155,7 +164,7 @@ def check_masks(y_true):
     )
 
 
-def check_soft_masks(y_true):
+def check_soft_masks(y_true: Tensor) -> Tensor:
     """`check_or_flag` whether a target lies in 0..1, as mixed or smoothed masks also do."""
     y_true = ops.cast(y_true, "float32")
     valid = ops.all(ops.logical_and(y_true >= 0, y_true <= 1))
@@ -166,7 +175,7 @@ def check_soft_masks(y_true):
     )
 
 
-def check_labels(labels, num_classes: int, ignore_class: int | None):
+def check_labels(labels: Tensor, num_classes: int, ignore_class: int | None) -> Tensor:
     """`check_or_flag` whether labels are whole numbers of classes, or the one to ignore."""
     valid = ops.logical_and(
         ops.equal(labels, ops.floor(labels)),
@@ -182,7 +191,7 @@ def check_labels(labels, num_classes: int, ignore_class: int | None):
     )
 
 
-def check_one_hot(one_hot, soft: bool):
+def check_one_hot(one_hot: Tensor, soft: bool) -> Tensor:
     """`check_or_flag` whether each pixel has a 1 for one class, or shares that sum to 1."""
     if soft:
         values = ops.logical_and(one_hot >= 0, one_hot <= 1)
@@ -196,7 +205,7 @@ def check_one_hot(one_hot, soft: bool):
     )
 
 
-def check_probabilities(y_pred):
+def check_probabilities(y_pred: Tensor) -> Tensor:
     """`check_or_flag` whether predictions are numbers in 0..1, but for rounding."""
     y_pred = ops.cast(y_pred, "float32")
     tolerance = 1e-3
@@ -208,13 +217,13 @@ def check_probabilities(y_pred):
     )
 
 
-def check_logits(y_pred):
+def check_logits(y_pred: Tensor) -> Tensor:
     """`check_or_flag` whether predictions hold no NaN."""
     valid = ops.logical_not(ops.any(ops.isnan(ops.cast(y_pred, "float32"))))
     return check_or_flag(valid, "Predictions hold NaN. The model has diverged or its input has.")
 
 
-def as_label_map(label_map, name: str = "label_map") -> np.ndarray:
+def as_label_map(label_map: ArrayLike, name: str = "label_map") -> np.ndarray:
     """Check that an array is a label map, and return it as an array.
 
     Args:
@@ -266,7 +275,7 @@ def require_at_least_one(**values: int) -> None:
             raise ValueError(f"{name} must be at least 1; got {value}.")
 
 
-def require_one_of(choices: tuple, **values) -> None:
+def require_one_of(choices: tuple, **values: Any) -> None:
     """Raise ValueError unless each value is one of the choices. Names it and shows them."""
     for name, value in values.items():
         if value not in choices:

@@ -3,6 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
+from keras_nuclei.typing import ArrayLike
 from keras_nuclei.validation import as_label_map
 
 # Where the border term has fallen to this share of its height it is taken as 0, so that each
@@ -11,7 +12,7 @@ _NEGLIGIBLE = 1e-6
 
 
 def border_weights(
-    label_map,
+    label_map: ArrayLike,
     *,
     border_weight: float = 10.0,
     sigma: float = 5.0,
@@ -74,7 +75,7 @@ def border_weights(
     return (np.where(label_map > 0, nuclei, background) + border).astype(np.float32)
 
 
-def _two_distances(label_map, reach):
+def _two_distances(label_map: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
     """Distances to the nearest and second nearest nucleus `(H, W)`; infinite beyond `reach`."""
     nearest = np.full(label_map.shape, np.inf)
     second = nearest.copy()

@@ -1,5 +1,6 @@
 """Every public name is documented by an example that runs; so is the README; imports stay light."""
 
+import configparser
 import doctest
 import importlib
 import importlib.util
@@ -55,6 +56,43 @@ def test_every_public_name_has_an_example(public):
     assert public.__doc__
     if not any(part in f"{public.__module__}.{public.__name__}" for part in INTERNAL):
         assert ">>>" in public.__doc__
+
+
+PACKAGE = str(Path(keras_nuclei.__file__).parent)
+# Keras calls these, and says what they take: an annotation is for the reader alone.
+KERAS_METHODS = ("build", "call", "compute_output_shape", "get_config")
+
+
+def signatures(public):
+    """A public function, or the public methods that a class defines; with their signatures."""
+    functions = vars(public) if inspect.isclass(public) else {public.__name__: public}
+    for name, function in functions.items():
+        function = getattr(function, "__func__", function)
+        hidden = name.startswith("_") and name not in ("__init__", "__call__")
+        # What named tuples, dataclasses and protocols are given has its source elsewhere.
+        own = inspect.isfunction(function) and function.__code__.co_filename.startswith(PACKAGE)
+        if own and not hidden and name not in KERAS_METHODS:
+            yield name, inspect.signature(function)
+
+
+@pytest.mark.parametrize("public", list(public_objects()))
+def test_every_public_signature_says_what_it_takes_and_returns(public):
+    for name, signature in signatures(public):
+        for parameter in signature.parameters.values():
+            if parameter.name not in ("self", "cls"):
+                assert parameter.annotation is not inspect.Parameter.empty, (name, parameter)
+        if name != "__init__":
+            assert signature.return_annotation is not inspect.Signature.empty, name
+
+
+@pytest.mark.parametrize("package", [keras_nuclei, tfds_dsb2018])
+def test_type_checkers_are_told_to_read_the_types(package):
+    """PEP 561: without this file they take everything for Any."""
+    folder = Path(package.__file__).parent
+    assert (folder / "py.typed").is_file()
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    assert "py.typed" in settings["options.package_data"][package.__name__].split()
 
 
 @pytest.mark.parametrize("module_name", MODULES)

@@ -132,7 +132,7 @@ def merge_masks(
         x, y, width, height = cv2.boundingRect(rows)
         box = np.s_[y : y + height, x : x + width]
         inside = rows[box] != 0
-        count = np.count_nonzero(inside)
+        count = int(np.count_nonzero(inside))
         if not count:
             raise ValueError(f"{name} marks no nucleus: all its pixels are 0. Get it again.")
         region[box][inside] = number
@@ -240,6 +240,6 @@ def content_digest(image: np.ndarray, instances: np.ndarray) -> str:
         image = squeeze_gray(image)
     height, width = instances.shape
     digest = hashlib.sha256(f"{height}x{width}".encode())
-    digest.update(np.ascontiguousarray(image))
-    digest.update(np.ascontiguousarray(instances, "<u2"))
+    digest.update(np.ascontiguousarray(image).data)
+    digest.update(np.ascontiguousarray(instances, "<u2").data)
     return digest.hexdigest()[:32]

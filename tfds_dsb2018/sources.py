@@ -129,7 +129,7 @@ def _find_in(folder: Path, part: Part) -> Archive | None:
                 data = outer.read(name)
                 if name.endswith(".zip"):
                     return open_zip(io.BytesIO(data), label)
-                return Archive(label, (name,), lambda _, data=data: data)
+                return Archive(label, (name,), lambda _, data=data: data)  # type: ignore[misc]  # mypy misses the default
     return None
 
 

@@ -78,7 +78,7 @@ def _inflate(data: bytes, shape: tuple[int, int]) -> np.ndarray | None:
     size = height * (1 + width)
     try:
         pixels = zlib_ng.decompress(data[_HEAD.size : end], bufsize=size)
-    except zlib_ng.error:
+    except zlib_ng.error:  # type: ignore[misc]  # its types have an instance in place of the class
         return None
     if len(pixels) != size:
         return None

@@ -43,7 +43,8 @@ def draw_split(split: str) -> tuple[dict[str, Reader], dict[str, ImageFacts]]:
         >>> image.shape, instances.dtype.name, facts["test-00-0"].field_of_view
         ((203, 131, 3), 'uint16', 40)
     """
-    readers, facts = {}, {}
+    readers: dict[str, Reader] = {}
+    facts = {}
     index = 0
     first_number = 0 if split == "train" else sum(n for n, _ in _FIELDS["train"])
     for count, tiles in _FIELDS[split]:
@@ -110,7 +111,9 @@ def _draw_labels(rng: np.random.Generator, height: int, width: int) -> np.ndarra
         axes = radius * rng.uniform(0.7, 1.25, size=2)
         canvas = np.zeros((height, width), np.uint8)
         center = (round(x), round(y))
-        cv2.ellipse(canvas, center, np.rint(axes).astype(int), rng.uniform(0, 180), 0, 360, 1, -1)
+        cv2.ellipse(
+            canvas, center, np.rint(axes).astype(int).tolist(), rng.uniform(0, 180), 0, 360, 1, -1
+        )
         free = (canvas == 1) & (labels == 0)
         # A nucleus that would lie mostly under another one is not drawn.
         if free.sum() > 0.75 * max(canvas.sum(), 20):
