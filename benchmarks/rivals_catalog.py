@@ -36,7 +36,8 @@ class Rival:
         model: Name of the encoder or of the builder, as the library has it.
         arguments: Of the library's builder.
         options: Of `benchmarks/rivals_runner.py`: `fused_batch_norm` for ours,
-            `batch_norm_momentum`, `jit_compile` for models on Keras, `channels_last` for those on PyTorch.
+            `batch_norm_momentum`, `jit_compile` for models on Keras, `channels_last` for those on
+            PyTorch.
         weights: Where the model begins: random, or what the weights were trained on.
         note: What a reader of the table has to know of this row.
     """
