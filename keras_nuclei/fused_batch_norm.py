@@ -10,6 +10,8 @@ from unittest import mock
 
 import keras
 
+from keras_nuclei.typing import Tensor
+
 
 @contextlib.contextmanager
 def fused_batch_norm() -> Iterator[None]:
@@ -44,7 +46,12 @@ def _fused(keras_call: Callable) -> Callable:
     # The backend in use is TensorFlow, so this imports nothing that is not there already.
     import tensorflow as tf  # noqa: TID251
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self: keras.layers.BatchNormalization,
+        inputs: Tensor,
+        training: bool | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         fits = inputs.dtype == "float32" and len(inputs.shape) == 4 and self.axis in (-1, 3)
         plain = self.scale and self.center and mask is None and not getattr(self, "renorm", False)
         if not (training and self.trainable and fits and plain):
