@@ -32,6 +32,8 @@ BUILDERS = {
     "fpn": keras_nuclei.fpn,
 }
 SPLIT, SEED = "random", 0
+FIRST = {"encoder_weights": "imagenet", "upsampling": "bilinear"}
+"""Arguments of the network that the others change."""
 IMAGE_SIZE, BATCH_SIZE, LEARNING_RATE = 128, 16, 2e-3
 
 
@@ -51,11 +53,11 @@ class Variant:
     label: str
     decoder: str = "unet"
     encoder: str = "efficientnet_lite0"
-    arguments: dict = field(default_factory=lambda: {"encoder_weights": "imagenet"})
+    arguments: dict = field(default_factory=lambda: {**FIRST})
 
 
 def _with(changes: str, label: str, **arguments) -> Variant:
-    return Variant(changes, label, arguments={"encoder_weights": "imagenet", **arguments})
+    return Variant(changes, label, arguments={**FIRST, **arguments})
 
 
 VARIANTS = {
@@ -66,7 +68,7 @@ VARIANTS = {
         "encoder",
         "MobileNetV2, random weights",
         encoder="mobilenet_v2",
-        arguments={"encoder_weights": None},
+        arguments={**FIRST, "encoder_weights": None},
     ),
     # -- Upsampling ---------------------------------------------------------------------------
     "nearest": _with("upsampling", "nearest", upsampling="nearest"),

@@ -13,6 +13,7 @@ class TrainConfig:
         encoder_trainable: As in `keras_nuclei.unet`.
         decoder_filters: As in `keras_nuclei.unet`.
         decoder_depth: As in `keras_nuclei.unet`.
+        upsampling: As in `keras_nuclei.unet`.
         image_size: Height and width, in pixels, to which images and masks are resized.
         batch_size: Images in a training step.
         epochs: Passes over the training images, at most.
@@ -28,6 +29,7 @@ class TrainConfig:
     encoder_weights: str | None
     decoder_filters: tuple[int, ...]
     decoder_depth: int = 1
+    upsampling: str = "bilinear"
     encoder_trainable: bool = True
     image_size: int = 128
     batch_size: int = 16

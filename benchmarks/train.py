@@ -144,6 +144,7 @@ def build(config: TrainConfig, steps_per_epoch: int) -> keras.Model:
         encoder_trainable=config.encoder_trainable,
         decoder_filters=config.decoder_filters,
         decoder_depth=config.decoder_depth,
+        upsampling=config.upsampling,
     )
     learning_rate = config.learning_rate
     if config.cycle_epochs is not None:

@@ -28,7 +28,7 @@ def fpn(
     merge: str = "add",
     decoder_depth: int = 1,
     decoder_stride: int = 4,
-    upsampling: str = "bilinear",
+    upsampling: str = "nearest",
     normalization: str | None = "batch",
     dropout: float = 0.0,
     attention: str | None = None,

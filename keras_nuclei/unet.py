@@ -19,7 +19,7 @@ def unet(
     decoder_filters: tuple[int, ...] | None = None,
     decoder_depth: int = 1,
     decoder_stride: int = 1,
-    upsampling: str = "bilinear",
+    upsampling: str = "nearest",
     normalization: str | None = "batch",
     dropout: float = 0.0,
     attention: str | None = None,
@@ -64,7 +64,8 @@ def unet(
         decoder_stride: 1, or a power of two: where it is 2, the decoder ends at half the height
             and width of the image, and the head gives each of its pixels four of the output.
             That saves the level that costs most and keeps the output as large as the image.
-        upsampling: `mode` of `keras_nuclei.blocks.UpsampleBlock`.
+        upsampling: `mode` of `keras_nuclei.blocks.UpsampleBlock`. On nuclei `"nearest"` scores as
+            `"bilinear"` does, and trains sooner.
         normalization: Of the decoder: `"batch"`, `"group"`, `"instance"`, `"layer"` or None, as in
             `keras_nuclei.normalization.make_normalization`. The encoder keeps its own. Group and
             instance normalization look at the whole image: what they make of a tile is not just

@@ -19,7 +19,7 @@ def unetplusplus(
     decoder_filters: tuple[int, ...] | None = None,
     decoder_depth: int = 1,
     decoder_stride: int = 1,
-    upsampling: str = "bilinear",
+    upsampling: str = "nearest",
     normalization: str | None = "batch",
     dropout: float = 0.0,
     attention: str | None = None,
