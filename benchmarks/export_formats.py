@@ -15,8 +15,8 @@ TOLERANCE = 1e-4
 """The largest difference of two probabilities that are called equal.
 
 Runtimes sum the same float32 products in another order. What that changes grows with the depth of
-a network and stays, as measured, near 1e-6; a layer that is converted wrongly, or calculates in half
-precision, is off by 1e-3 and more. This lies between, and is far below 1/255, one step of a
+a network and stays, as measured, near 1e-5; a layer that is converted wrongly, or calculates in
+half precision, is off by 1e-3 and more. This lies between, and is far below 1/255, one step of a
 probability map that is stored in 8 bits.
 """
 

@@ -12,7 +12,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from benchmarks import model_cards, rivals_table
+from benchmarks import exports_table, model_cards, rivals_table
+from keras_nuclei.encoders import list_encoders
 from keras_nuclei.presets import PRESETS
 from keras_nuclei.segmentation import FAR_MARGIN, SEED_THRESHOLDS, SMOOTHING, THRESHOLD
 
@@ -338,6 +339,11 @@ def rivals_block() -> str:
     return rivals_table.table(read("rivals"))
 
 
+def exports_page() -> str:
+    """What can be exported how, for the docs."""
+    return exports_table.page(read("exports"), dict(list_encoders()[["name", "parameters"]].values))
+
+
 BLOCKS = {
     "reference": reference_table,
     "training": training_line,
@@ -353,6 +359,9 @@ BLOCKS = {
     "runtimes": runtimes_line,
     "rivals": rivals_block,
 }
+
+PAGES = {"exports": exports_page}
+"""Pages of the docs, beside those that are made of the README."""
 
 
 def reference_runs(split: str) -> list[dict]:
