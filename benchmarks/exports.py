@@ -21,7 +21,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -99,15 +100,16 @@ def main(argv: list[str] | None = None) -> None:
     result = begin(args.output)
     for name in args.only or models:
         entry = result["models"].setdefault(name, {"formats": {}})
-        done = () if args.overwrite else entry["formats"]
-        pending = [each for each in args.formats if each not in done]
+        if args.overwrite:
+            entry["formats"] = {}
+        pending = [each for each in args.formats if each not in entry["formats"]]
         while pending:
             for line in run_child(name, pending, args.limit):
                 entry |= {key: line[key] for key in ("parameters", "spread") if key in line}
                 entry["formats"][line["format"]] = line["result"]
-                pending.remove(line["format"])
+                write_json(args.output, result)
                 print(f"{name} {line['format']}: {line['result']}", flush=True)
-            write_json(args.output, result)
+            pending = [each for each in pending if each not in entry["formats"]]
 
 
 def begin(path: Path) -> dict:
@@ -126,31 +128,39 @@ def begin(path: Path) -> dict:
     return result
 
 
-def run_child(name: str, formats: list[str], limit: int) -> list[dict]:
-    """Try formats in a process of its own; what kills it counts for the format that it was at."""
+def run_child(name: str, formats: list[str], limit: int) -> Iterator[dict]:
+    """Try formats in a process of its own; what kills it counts for the format that it was at.
+
+    Yields:
+        What `try_formats` writes, as it comes. Fewer lines than formats where the process died.
+    """
+    command = [sys.executable, "-m", "benchmarks.exports", "--child", name]
     with tempfile.TemporaryDirectory() as folder:
-        lines = Path(folder) / "lines"
+        lines, errors = Path(folder) / "lines", Path(folder) / "errors"
         lines.touch()
-        command = [sys.executable, "-m", "benchmarks.exports", "--child", name, str(lines)]
-        command += ["--limit", str(limit), "--formats", *formats]
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env={"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "KERAS_BACKEND": "tensorflow"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        results = [json.loads(line) for line in lines.read_text().splitlines()]
-    if len(results) < len(formats):
-        if done.returncode > 0:  # an exception outside of any export: a mistake here
-            sys.exit(f"{name} can't be tried: {done.stderr}")
-        error = f"killed its process with signal {-done.returncode}"
-        if done.returncode == -signal.SIGPROF:
+        command += [str(lines), "--limit", str(limit), "--formats", *formats]
+        with errors.open("w") as stderr, lines.open() as file:
+            child = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "KERAS_BACKEND": "tensorflow"},
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+            )
+            seen, code = 0, None
+            while code is None:
+                time.sleep(0.5)
+                code = child.poll()
+                for line in file.read().splitlines():
+                    seen += 1
+                    yield json.loads(line)
+        if code > 0:  # an exception outside of any export: a mistake here
+            sys.exit(f"{name} can't be tried: {errors.read_text()}")
+    if seen < len(formats):
+        error = f"killed its process with signal {-code}"
+        if code == -signal.SIGPROF:
             error = f"not done after {limit} s of processor time"
-        results.append({"format": formats[len(results)], "result": {"errors": {"any": error}}})
-    return results
+        yield {"format": formats[seen], "result": {"errors": {"any": error}}}
 
 
 def try_formats(name: str, formats: list[str], lines: Path, limit: int) -> None:
