@@ -7,22 +7,24 @@ import pytest
 import keras_nuclei
 from benchmarks import exports_table
 from benchmarks.export_formats import FORMATS, TOLERANCE, largest_difference, run_keras
-from benchmarks.exports import clean, settle
+from benchmarks.exports import MOMENTUM, clean, settle
 
-PLAIN = {"filters": (4, 8, 8), "batch_norm_momentum": 0.0}
-SETTLED = {"encoder_weights": None, "batch_norm_momentum": 0.0}
+PLAIN = {"filters": (4, 8, 8), "batch_norm_momentum": MOMENTUM}
+SETTLED = {"encoder_weights": None, "batch_norm_momentum": MOMENTUM}
 MODELS = {
     "unet": lambda shape: keras_nuclei.unet(
-        keras_nuclei.encoders.plain(shape, **PLAIN), batch_norm_momentum=0.0
+        keras_nuclei.encoders.plain(shape, **PLAIN), batch_norm_momentum=MOMENTUM
     ),
     "unetplusplus": lambda shape: keras_nuclei.unetplusplus(
-        keras_nuclei.encoders.plain(shape, **PLAIN), deep_supervision=1, batch_norm_momentum=0.0
+        keras_nuclei.encoders.plain(shape, **PLAIN),
+        deep_supervision=1,
+        batch_norm_momentum=MOMENTUM,
     ),
     "fpn": lambda shape: keras_nuclei.fpn(
         keras_nuclei.encoders.plain(shape, **PLAIN),
         heads={"foreground": 1, "distance": 2},
         decoder_stride=2,
-        batch_norm_momentum=0.0,
+        batch_norm_momentum=MOMENTUM,
     ),
     # Its first levels: the whole would take a minute to convert.
     "mobilenet_v3_small": lambda shape: keras_nuclei.unet(
