@@ -12,7 +12,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from benchmarks import ablation_page, model_cards, rivals_table
+from benchmarks import ablation_page, exports_table, model_cards, rivals_table
+from keras_nuclei.encoders import list_encoders
 from keras_nuclei.presets import PRESETS
 from keras_nuclei.segmentation import FAR_MARGIN, SEED_THRESHOLDS, SMOOTHING, THRESHOLD
 
@@ -338,8 +339,10 @@ def rivals_block() -> str:
     return rivals_table.table(read("rivals"))
 
 
-PAGES = {"ablation": lambda: ablation_page.page(read("ablation"))}
-"""What of the results has a page of its own on the docs site, by the page's name."""
+def exports_page() -> str:
+    """What can be exported how, for the docs."""
+    return exports_table.page(read("exports"), dict(list_encoders()[["name", "parameters"]].values))
+
 
 BLOCKS = {
     "reference": reference_table,
@@ -356,6 +359,12 @@ BLOCKS = {
     "runtimes": runtimes_line,
     "rivals": rivals_block,
 }
+
+PAGES = {
+    "ablation": lambda: ablation_page.page(read("ablation")),
+    "exports": exports_page,
+}
+"""Pages of the docs, by name, beside those that are made of the README."""
 
 
 def reference_runs(split: str) -> list[dict]:

@@ -101,11 +101,12 @@ APPLICATIONS: dict[str, Application] = {
 
 
 def application_encoder(
-    name: str,
+    application_name: str,
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     *,
     weights: str | None = "imagenet",
     batch_norm_momentum: float = 0.9,
+    name: str | None = None,
 ) -> keras.Model:
     """Build an encoder of a classifier in `keras.applications`.
 
@@ -116,12 +117,13 @@ def application_encoder(
     keep it, so that every feature map lies over its image.
 
     Args:
-        name: A name in `APPLICATIONS`.
+        application_name: A name in `APPLICATIONS`.
         input_shape: `(height, width, channels)`; `None` for any height or width.
         weights: `"imagenet"`, None for random ones, or the path of a weights file without top
             that `keras.applications` offers for download.
         batch_norm_momentum: As in `keras_nuclei.blocks.ConvBlock`. Some of `keras.applications`
             have 0.999, which takes thousands of steps to follow weights that are being trained.
+        name: Name of the model; None takes that of the application.
 
     Returns:
         A model that keeps the contract of `keras_nuclei.encoders`. Its taps are found as in
@@ -137,7 +139,8 @@ def application_encoder(
         >>> tuple(encoder.output["P5"].shape)
         (None, 4, 2, 320)
     """
-    application = APPLICATIONS[name]
+    application = APPLICATIONS[application_name]
+    name = name or application_name
     if weights not in (None, "imagenet") and not Path(weights).is_file():
         raise ValueError(
             f"encoder_weights of {name} must be 'imagenet', None for random ones, or the path of a "
@@ -152,7 +155,7 @@ def application_encoder(
     with_ones = weights is not None and first_kernel.shape[2] > channels
 
     image = keras.Input(input_shape, name="image")
-    x = PadToMultiple(_STRIDE, name="pad")(image)
+    x = PadToMultiple(_STRIDE, name="pyramid_pad")(image)
     x = layers.Rescaling(
         list(own_scaling.scale), offset=list(own_scaling.offset), name="preprocessing"
     )(x)
@@ -206,6 +209,16 @@ def _leading_scaling(body: keras.Model) -> list[layers.Layer]:
     return found
 
 
+def _in_single_precision(layer: layers.Layer) -> layers.Layer:
+    """The same layer whatever the dtype policy is: what it tells stays in the model."""
+    copy = type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+    copy.build((None, 1, 1, 3))
+    copy.set_weights(layer.get_weights())
+    if isinstance(copy, layers.Normalization):
+        copy.finalize_state()
+    return copy
+
+
 def _scaling(body: keras.Model, application: Application, weights: str | None) -> ChannelScaling:
     """What happens to the values 0..255 of each channel before the first convolution.
 
@@ -215,11 +228,9 @@ def _scaling(body: keras.Model, application: Application, weights: str | None) -
     preprocess = getattr(keras.applications, application.module).preprocess_input
     pixels = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).reshape(4, 1, 1, 3)
     values = preprocess(pixels.astype("float64"), data_format="channels_last")
-    leading = _leading_scaling(body)
-    if leading:
-        chain = keras.Model(body.inputs, leading[-1].output)
-        values = chain.predict(values.astype("float32"), verbose=0)
-    values = np.asarray(values, "float64").reshape(4, 3)
+    for layer in _leading_scaling(body):
+        values = _in_single_precision(layer)(values)
+    values = keras.ops.convert_to_numpy(values).astype("float64").reshape(4, 3)
     if application.file_deviations and weights not in (None, "imagenet"):
         values = values / np.sqrt(application.file_deviations)
     offset = values[0]

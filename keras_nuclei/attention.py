@@ -63,6 +63,11 @@ class AttentionGate(layers.Layer):
         self.skip_projection.build(inputs_shape)
         self.gate_projection.build(gate_shape)
         self.attention.build((*inputs_shape[:-1], self.filters))
+        if not self.trainable:
+            # Hands it on to the layers within, which are made trainable. On TensorFlow, setting what
+            # is set already would do nothing.
+            self.trainable = True
+            self.trainable = False
 
     def call(self, inputs: Tensor, gate: Tensor) -> Tensor:
         joined = self.skip_projection(inputs) + self.gate_projection(gate)
@@ -132,6 +137,11 @@ class SCSE(layers.Layer):
         self.squeeze.build((None, 1, 1, channels))
         self.excite.build((None, 1, 1, squeezed))
         self.pixel_attention.build(input_shape)
+        if not self.trainable:
+            # Hands it on to the layers within, which are made trainable. On TensorFlow, setting what
+            # is set already would do nothing.
+            self.trainable = True
+            self.trainable = False
 
     def call(self, inputs: Tensor) -> Tensor:
         # In float32, since a sum over a large image overflows half precision.

@@ -119,6 +119,11 @@ class ConvBlock(layers.Layer):
             convolution.build(input_shape)
             normalization.build(output_shape)
             input_shape = output_shape
+        if not self.trainable:
+            # Hands it on to the layers within, which are made trainable. On TensorFlow, setting what
+            # is set already would do nothing.
+            self.trainable = True
+            self.trainable = False
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         # Keras hands `training` on to the layers within.
@@ -237,6 +242,11 @@ class UpsampleBlock(layers.Layer):
     def build(self, input_shape: Shape) -> None:
         self.convolution.build(input_shape)
         self.normalization.build(self.compute_output_shape(input_shape))
+        if not self.trainable:
+            # Hands it on to the layers within, which are made trainable. On TensorFlow, setting what
+            # is set already would do nothing.
+            self.trainable = True
+            self.trainable = False
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         # Keras hands `training` on to the layers within.
@@ -368,6 +378,11 @@ class Head(layers.Layer):
 
     def build(self, input_shape: Shape) -> None:
         self.convolution.build(input_shape)
+        if not self.trainable:
+            # Hands it on to the layers within, which are made trainable. On TensorFlow, setting what
+            # is set already would do nothing.
+            self.trainable = True
+            self.trainable = False
 
     def call(self, inputs: Tensor) -> Tensor:
         x = self.convolution(inputs)

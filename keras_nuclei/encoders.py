@@ -131,7 +131,7 @@ ENCODERS: dict[str, EncoderEntry] = {
         for name, application in APPLICATIONS.items()
     },
 }
-"""Encoders by name. A new one is one more entry."""
+"""Encoders by name. A new one is one more entry, and a row that `benchmarks.encoders` writes."""
 
 
 def list_encoders() -> pandas.DataFrame:
@@ -226,10 +226,24 @@ def get_encoder(
             + f"There are {len(ENCODERS)}, which keras_nuclei.list_encoders() shows: "
             f"{', '.join(ENCODERS)}."
         )
+    _check_input_shape(input_shape)
     entry = ENCODERS[name]
     if weights == "default":
         weights = entry.weights[0] if entry.weights else None
     return entry.build(input_shape, weights=weights, batch_norm_momentum=batch_norm_momentum)
+
+
+def _check_input_shape(input_shape: tuple[int | None, int | None, int]) -> None:
+    if (
+        not isinstance(input_shape, tuple | list)
+        or len(input_shape) != 3
+        or input_shape[-1] is None
+        or any(size is not None and size < 1 for size in input_shape)
+    ):
+        raise ValueError(
+            "input_shape must be (height, width, channels), where only height and width may be "
+            f"None, for any; got {input_shape!r}. For RGB images of any size pass (None, None, 3)."
+        )
 
 
 def check_pyramid(model: keras.Model) -> None:
@@ -316,13 +330,23 @@ def unfreeze(model: keras.Model, stride: int = 1) -> None:
 
 
 def _find_encoder(model: keras.Model) -> keras.Model:
-    for candidate in (model, *model.layers):
-        if isinstance(candidate, keras.Model) and _is_pyramid(candidate):
-            return candidate
+    found = _innermost_pyramid(model)
+    if found is not None:
+        return found
     raise ValueError(
         f"The model {model.name!r} has no encoder among its layers: none is a functional model "
         'whose output is a dict of feature maps {"P1": ..., "P2": ...}.'
     )
+
+
+def _innermost_pyramid(model: keras.Model) -> keras.Model | None:
+    # A model's heads may be named like levels, and an encoder may be made of another: what lies
+    # within is asked first.
+    for layer in model.layers:
+        found = _innermost_pyramid(layer) if isinstance(layer, keras.Model) else None
+        if found is not None:
+            return found
+    return model if _is_pyramid(model) else None
 
 
 def _is_pyramid(model: keras.Model) -> bool:

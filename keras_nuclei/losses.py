@@ -15,6 +15,7 @@ Two that Keras has are used as they are:
 """
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import keras
 from keras import ops
@@ -51,9 +52,12 @@ __all__ = [
 class _LossPerImage(keras.losses.Loss):
     """A loss of one number for each image: a pure function and its settings."""
 
+    # What its settings are checked with, where they alone do not tell whether masks are binary.
+    _checked_with: ClassVar[dict] = {}
+
     def __init__(self, function: Callable, settings: dict, reduction: str, name: str, dtype: DType):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        check_settings(**settings)
+        check_settings(**self._checked_with, **settings)
         self._function = function
         self._settings = settings
         for setting, value in settings.items():
@@ -66,7 +70,7 @@ class _LossPerImage(keras.losses.Loss):
             ValueError: If a weight is not one number for each image. One for each pixel would be
                 broadcast against the images, and give a wrong number without a word.
         """
-        shape = () if sample_weight is None else ops.shape(sample_weight)
+        shape = () if sample_weight is None else ops.convert_to_tensor(sample_weight).shape
         if any(size != 1 for size in shape[1:]):
             raise ValueError(
                 f"{type(self).__name__} has one loss for each image, so sample_weight must have "
@@ -293,6 +297,8 @@ class CategoricalCrossentropyDice(_LossPerImage):
         >>> round(float(value), 4)  # (1 - 3/4 of class 0) + (1 - 1/2 of 1) + (1 - 1/1 of 2), by 3
         0.25
     """
+
+    _checked_with: ClassVar[dict] = {"num_classes": 2}
 
     def __init__(
         self,

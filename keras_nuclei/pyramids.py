@@ -173,7 +173,8 @@ def feature_pyramid(
 
     Raises:
         TypeError: If `model` is not a functional model.
-        ValueError: If it has another input, or no feature map is smaller than it by a power of two.
+        ValueError: If it has another input, no feature map is smaller than it by a power of two,
+            or the layer that makes one is called more than once.
 
     Example:
         >>> import keras
@@ -195,10 +196,12 @@ def feature_pyramid(
         input_shape = (None, None, model.inputs[0].shape[-1])
 
     image = keras.Input(input_shape, name="image")
-    x = PadToMultiple(2**deepest, name="pad")(image)
+    x = PadToMultiple(2**deepest, name="pyramid_pad")(image)
     if preprocessing is not None:
         x = preprocessing(x)
-    outputs = {id(step.operation): step.output for step in trace(model, x)}
+    steps = trace(model, x)
+    _require_called_once(makers, steps, model.name)
+    outputs = {id(step.operation): step.output for step in steps}
     pyramid = {level: outputs[id(makers[level])] for level in sorted(makers)}
     return keras.Model(image, crop_pyramid(pyramid, image), name=name or model.name)
 
@@ -206,7 +209,7 @@ def feature_pyramid(
 def crop_pyramid(pyramid: dict[str, keras.KerasTensor], image: keras.KerasTensor) -> dict:
     """Crop the feature maps of a padded image, by level, to what the image itself covers."""
     return {
-        level: CropToLevel(int(level[1:]), name=f"crop_{level}")(features, image)
+        level: CropToLevel(int(level[1:]), name=f"pyramid_{level}")(features, image)
         for level, features in pyramid.items()
     }
 
@@ -290,7 +293,7 @@ def find_taps(model: keras.Model) -> dict[str, keras.Operation]:
         >>> {level: layer.name for level, layer in find_taps(keras.Model(image, x)).items()}
         {'P1': 'activate'}
     """
-    steps = _probe(model, PROBE_SIZE)
+    steps = _probe(model)
     levels = _levels(steps)
     on_every_path = _on_every_path(steps)
     taps = {}
@@ -324,14 +327,12 @@ def find_strides(model: keras.Model) -> dict[str, int]:
         >>> find_strides(keras.Model(image, x))
         {'pool': 2}
     """
-    # At the size that the model is for: parts of it that are models themselves take no other.
-    size = model.inputs[0].shape[1] or PROBE_SIZE
     of_tensor: dict[int, int] = {}
     strides = {}
-    for step in _probe(model, size):
+    for step in _probe(model):
         before = max(of_tensor.get(id(tensor), 1) for tensor in step.inputs)
         # Rounded, since some maps have a border that was added for the next layer.
-        stride = round(size / step.output.shape[1]) if _is_map(step.output) else before
+        stride = round(PROBE_SIZE / step.output.shape[1]) if _is_map(step.output) else before
         strides[step.operation.name] = stride
         for tensor in keras.tree.flatten(step.output):
             of_tensor[id(tensor)] = stride
@@ -373,11 +374,22 @@ def _makers(model: keras.Model, taps: dict[str, keras.KerasTensor]) -> dict[str,
     return {level: makers[id(tensor)] for level, tensor in taps.items()}
 
 
-def _probe(model: keras.Model, height: int) -> list[Step]:
-    """Run a model on images of a height, and of its own width where it has one."""
-    _, _, width, channels = model.inputs[0].shape
-    width = PROBE_SIZE if height == PROBE_SIZE else width or PROBE_SIZE
-    return trace(model, keras.Input(batch_shape=(1, height, width, channels)))
+def _require_called_once(makers: dict[str, keras.Operation], steps: list[Step], name: str) -> None:
+    """Raise where a feature map is made by a layer that makes others, too."""
+    for level, maker in makers.items():
+        calls = sum(step.operation is maker for step in steps)
+        if calls > 1:
+            raise ValueError(
+                f"The feature map {level} of {name!r} is made by the layer {maker.name!r}, which "
+                f"is called {calls} times there. Name taps whose layers are called once, or give "
+                "each call a layer of its own."
+            )
+
+
+def _probe(model: keras.Model) -> list[Step]:
+    """Run a model on a shape whose halvings are all exact."""
+    channels = model.inputs[0].shape[-1]
+    return trace(model, keras.Input(batch_shape=(1, PROBE_SIZE, PROBE_SIZE, channels)))
 
 
 def _is_map(output: Tensor) -> bool:

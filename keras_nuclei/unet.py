@@ -37,8 +37,9 @@ def unet(
 
     Args:
         encoder: A name in `keras_nuclei.ENCODERS`, None for the plain one of the original
-            U-Net, or a functional `keras.Model` that keeps the contract of
-            `keras_nuclei.encoders`.
+            U-Net, or a functional `keras.Model` that takes values 0..255: one that keeps the
+            contract of `keras_nuclei.encoders`, or any other, whose feature maps are found. For one
+            that wants other values, see `keras_nuclei.encoders.feature_pyramid`.
         input_shape: `(height, width, channels)`; `None` for any height or width. Where `encoder`
             is a model, that model's input shape counts.
         num_classes: Number of output channels, at least 1.

@@ -415,6 +415,44 @@ def test_taps_that_are_named():
     assert encoder.output["P1"].shape == (None, 10, 15, 4)
 
 
+def test_a_layer_that_makes_two_maps_is_no_tap():
+    image = keras.Input((None, None, 3))
+    activate = keras.layers.ReLU(name="shared")
+    twice = activate(halve("same")(activate(halve("same")(image))))
+    with pytest.raises(ValueError, match="made by the layer 'shared', which is called 2 times"):
+        get_encoder(keras.Model(image, twice))
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 64, None), (0, 64, 3)])
+@pytest.mark.parametrize("name", ["plain", "mobilenet", "efficientnet_lite0"])
+def test_a_shape_that_is_none(name, shape):
+    with pytest.raises(ValueError, match="input_shape must be \\(height, width, channels\\)"):
+        get_encoder(name, input_shape=shape, weights=None)
+
+
+def test_an_encoder_within_an_encoder_and_heads_named_like_levels():
+    inner = encoders.plain(filters=(4, 8))
+    image = keras.Input((None, None, 3))
+    model = keras_nuclei.unet(
+        keras.Model(image, inner(image)), decoder_filters=(4,), heads={"P1": 1}
+    )
+    encoders.unfreeze(model, stride=2)
+    assert not inner.get_layer("level_0").trainable
+    assert inner.get_layer("level_1").trainable
+
+
+def test_scaling_is_exact_under_mixed_precision():
+    """1 / 255 in half precision is off by a thousandth: it must not get into the model."""
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        encoder = get_encoder("efficientnet_v2_b0", weights=None)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    # keras.applications: x / 255, less the mean of ImageNet, by its deviation.
+    layer = encoder.get_layer("preprocessing")
+    np.testing.assert_allclose(layer.scale, 1 / 255 / np.array([0.229, 0.224, 0.225]), rtol=1e-5)
+
+
 def test_a_subclassed_model_is_told_why_not():
     class Own(keras.Model):
         def call(self, inputs):
@@ -444,12 +482,16 @@ def test_a_backbone_of_keras_hub():
     check_pyramid(encoder)
 
 
-@pytest.mark.parametrize("name", ["plain", "efficientnet_lite0", "convnext_tiny", "resnet50"])
+@pytest.mark.parametrize("name", ["plain", "efficientnet_lite0", "convnext_tiny", "mobilenet_v2"])
 def test_unfreezing_from_a_stride_on(name):
     """A layer learns if its output is so many times smaller, by its size for 256 pixels."""
     fixed = keras_nuclei.unet(name, input_shape=(256, 256, 3), encoder_weights=None)
     encoders.unfreeze(fixed, stride=8)
     encoder = fixed.get_layer(name)
+    of_odd_size = get_encoder(name, input_shape=(101, 75, 3), weights=None)
+    encoders.unfreeze(of_odd_size, stride=8)
+    for layer in encoder.layers:
+        assert of_odd_size.get_layer(layer.name).trainable == layer.trainable or not layer.weights
     seen = set()
     for layer in encoder.layers:
         shape = getattr(layer.output, "shape", ())

@@ -172,6 +172,24 @@ def test_a_frozen_encoder_keeps_its_statistics_too(rng):
         np.testing.assert_array_equal(new, old)
 
 
+@pytest.mark.parametrize("decoder", ["unet", "unetplusplus"])
+def test_what_is_frozen_stays_so_when_it_is_loaded(decoder, tmp_path, rng):
+    """The layers within a block, and their statistics, too: none of them has moved."""
+    encoder = keras_nuclei.encoders.plain(filters=(4, 8))
+    build = getattr(keras_nuclei, decoder)
+    model = build(encoder, decoder_filters=(4,), attention="scse", residual=True)
+    model.trainable = False
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    head = keras.layers.Conv2D(1, 1, activation="sigmoid")(loaded.output)
+    tuned = keras.Model(loaded.input, head)
+    tuned.compile("sgd", "binary_crossentropy")
+    before = [weight.copy() for weight in loaded.get_weights()]
+    tuned.fit(rng.integers(0, 256, (4, 8, 8, 3)), rng.integers(0, 2, (4, 8, 8, 1)), verbose=0)
+    for old, new in zip(before, loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
 def test_what_the_caller_has_frozen_stays_frozen():
     encoder = keras_nuclei.encoders.plain(filters=(4, 8))
     encoder.get_layer("level_0").trainable = False

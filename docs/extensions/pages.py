@@ -3,7 +3,6 @@
 They are made anew by every build, so that they can't differ from what they tell of.
 """
 
-import dataclasses
 import inspect
 import os
 import re
@@ -182,13 +181,7 @@ def relink(text: str, source: Path, target: Path) -> str:
 
 def encoders_page() -> str:
     """Tabulate the encoders that `keras_nuclei.unet` takes by name."""
-    if hasattr(keras_nuclei, "list_encoders"):
-        records = [_as_dict(record) for record in keras_nuclei.list_encoders()]
-    else:
-        records = [
-            {"name": name, "weights": entry.weights, "weights from": entry.weights_from}
-            for name, entry in keras_nuclei.ENCODERS.items()
-        ]
+    records = keras_nuclei.list_encoders().to_dict("records")
     return "\n".join(
         [
             "# Encoders",
@@ -208,12 +201,6 @@ def table(records: list[dict]) -> list[str]:
     lines = [titles, ["---"] * len(titles)]
     lines += [[_cell(value) for value in record.values()] for record in records]
     return [f"| {' | '.join(line)} |" for line in lines]
-
-
-def _as_dict(record) -> dict:
-    if dataclasses.is_dataclass(record):
-        return dataclasses.asdict(record)
-    return dict(record) if isinstance(record, Mapping) else record._asdict()
 
 
 def _cell(value) -> str:
