@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from keras_nuclei.freezing import freeze_within
 from keras_nuclei.typing import Config, Shape, Tensor
 from keras_nuclei.validation import require_at_least_one
 
@@ -63,11 +64,7 @@ class AttentionGate(layers.Layer):
         self.skip_projection.build(inputs_shape)
         self.gate_projection.build(gate_shape)
         self.attention.build((*inputs_shape[:-1], self.filters))
-        if not self.trainable:
-            # Hands it on to the layers within, which are made trainable. On TensorFlow, setting what
-            # is set already would do nothing.
-            self.trainable = True
-            self.trainable = False
+        freeze_within(self)
 
     def call(self, inputs: Tensor, gate: Tensor) -> Tensor:
         joined = self.skip_projection(inputs) + self.gate_projection(gate)
@@ -137,11 +134,7 @@ class SCSE(layers.Layer):
         self.squeeze.build((None, 1, 1, channels))
         self.excite.build((None, 1, 1, squeezed))
         self.pixel_attention.build(input_shape)
-        if not self.trainable:
-            # Hands it on to the layers within, which are made trainable. On TensorFlow, setting what
-            # is set already would do nothing.
-            self.trainable = True
-            self.trainable = False
+        freeze_within(self)
 
     def call(self, inputs: Tensor) -> Tensor:
         # In float32, since a sum over a large image overflows half precision.

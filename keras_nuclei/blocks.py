@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from keras_nuclei.freezing import freeze_within
 from keras_nuclei.initializers import ICNR, EvenTranspose
 from keras_nuclei.normalization import NORMALIZATIONS, make_normalization
 from keras_nuclei.resizing import enlarge, enlarged_shape
@@ -119,11 +120,7 @@ class ConvBlock(layers.Layer):
             convolution.build(input_shape)
             normalization.build(output_shape)
             input_shape = output_shape
-        if not self.trainable:
-            # Hands it on to the layers within, which are made trainable. On TensorFlow, setting what
-            # is set already would do nothing.
-            self.trainable = True
-            self.trainable = False
+        freeze_within(self)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         # Keras hands `training` on to the layers within.
@@ -242,11 +239,7 @@ class UpsampleBlock(layers.Layer):
     def build(self, input_shape: Shape) -> None:
         self.convolution.build(input_shape)
         self.normalization.build(self.compute_output_shape(input_shape))
-        if not self.trainable:
-            # Hands it on to the layers within, which are made trainable. On TensorFlow, setting what
-            # is set already would do nothing.
-            self.trainable = True
-            self.trainable = False
+        freeze_within(self)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         # Keras hands `training` on to the layers within.
@@ -378,11 +371,7 @@ class Head(layers.Layer):
 
     def build(self, input_shape: Shape) -> None:
         self.convolution.build(input_shape)
-        if not self.trainable:
-            # Hands it on to the layers within, which are made trainable. On TensorFlow, setting what
-            # is set already would do nothing.
-            self.trainable = True
-            self.trainable = False
+        freeze_within(self)
 
     def call(self, inputs: Tensor) -> Tensor:
         x = self.convolution(inputs)
