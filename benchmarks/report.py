@@ -333,9 +333,7 @@ def fields_line() -> str:
 
 
 def rivals_block() -> str:
-    """Our U-Nets beside those of others; nothing before they are measured."""
-    if not (RESULTS / "rivals.json").exists():
-        return ""
+    """Our U-Nets beside those of others."""
     return rivals_table.table(read("rivals"))
 
 

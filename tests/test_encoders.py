@@ -490,8 +490,8 @@ def test_unfreezing_from_a_stride_on(name):
     encoder = fixed.get_layer(name)
     of_odd_size = get_encoder(name, input_shape=(101, 75, 3), weights=None)
     encoders.unfreeze(of_odd_size, stride=8)
-    for layer in encoder.layers:
-        assert of_odd_size.get_layer(layer.name).trainable == layer.trainable or not layer.weights
+    for layer, other in zip(encoder.layers, of_odd_size.layers, strict=True):
+        assert layer.trainable == other.trainable or not layer.weights, layer.name
     seen = set()
     for layer in encoder.layers:
         shape = getattr(layer.output, "shape", ())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
-from benchmarks import pipeline, report, rivals, rivals_runner, rivals_table
+from benchmarks import pipeline, rivals, rivals_runner, rivals_table
 from benchmarks.rivals_catalog import ENVIRONMENTS, RIVALS, Rival
 
 OURS = Rival(
@@ -358,8 +358,3 @@ def test_table_row_says_what_was_cut():
         " | 0.700 (3) | 0.824 (3) | 0.5 | 0.700 | 0.824 | 0.9500 |"
     )
     assert remarks[1:] == [RIVALS["textbook"].note, "cut after 1.3 epochs"]
-
-
-def test_report_has_no_table_before_it_is_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "RESULTS", tmp_path)
-    assert report.rivals_block() == ""
