@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -57,9 +58,9 @@ def test_pages_of_results_are_those_of_their_files(pages):
         assert f"| {name} |" in sources["results/encoders.md"]
     for page, text in sources.items():
         for link in re.findall(r"\]\((?!https?:|#)([^)]+)\)", text):
-            assert link.startswith("../tasks/") or (DOCS / page).parent.joinpath(link).exists(), (
-                link
-            )
+            # The folder of the page is not there before the site is built.
+            target = Path(os.path.normpath((DOCS / page).parent / link))
+            assert link.startswith("../tasks/") or target.exists(), link
 
 
 def test_reports_of_the_benchmarks_become_pages(pages, monkeypatch):
