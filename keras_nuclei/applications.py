@@ -130,7 +130,8 @@ def application_encoder(
         `keras_nuclei.pyramids.feature_pyramid`.
 
     Raises:
-        ValueError: If `weights` is none of the above.
+        ValueError: If `weights` is none of the above, or Keras does not have the classifier for
+            the backend, as NASNetMobile for Torch.
         RuntimeError: If pretrained weights are asked for and can't be had.
 
     Example:
