@@ -72,21 +72,23 @@ def enlarge(x: Tensor, factor: int, mode: str) -> Tensor:
         >>> tuple(enlarge(np.ones((1, 2, 3, 4), "float32"), 4, "nearest").shape)
         (1, 8, 12, 4)
     """
-    if mode == "nearest":
-        return ops.repeat(ops.repeat(x, factor, axis=1), factor, axis=2)
+    # By reshaping, since of what ops.repeat makes LiteRT does not know the channels.
     batch, height, width, channels = ops.shape(x)
-    x = ops.stack(_between(x, factor, axis=1), axis=2)
+    x = ops.stack(_between(x, factor, 1, mode), axis=2)
     x = ops.reshape(x, (batch, factor * height, width, channels))
-    x = ops.stack(_between(x, factor, axis=2), axis=3)
+    x = ops.stack(_between(x, factor, 2, mode), axis=3)
     return ops.reshape(x, (batch, factor * height, factor * width, channels))
 
 
-def _between(x: Tensor, factor: int, axis: int) -> list:
+def _between(x: Tensor, factor: int, axis: int, mode: str) -> list:
     """For each of the `factor` new pixels on an old one, their values between it and the next.
 
-    The centre of new pixel `k` lies `(k + 1/2) / factor - 1/2` old pixels from the old one's: for
-    a factor of 2, a quarter to either side, so 3/4 of the old pixel and 1/4 of its neighbour.
+    By nearest pixels, all are the old one. Bilinear: the centre of new pixel `k` lies
+    `(k + 1/2) / factor - 1/2` old pixels from the old one's; for a factor of 2, a quarter to either
+    side, so 3/4 of the old pixel and 1/4 of its neighbour.
     """
+    if mode == "nearest":
+        return [x] * factor
     start = (slice(None),) * axis
     first, last = x[(*start, slice(1))], x[(*start, slice(-1, None))]
     before = ops.concatenate([first, x[(*start, slice(-1))]], axis=axis)
