@@ -14,7 +14,7 @@ FilePath: TypeAlias = str | os.PathLike[str]
 """The name of a file."""
 
 Tensor: TypeAlias = Any
-"""A tensor of the backend, symbolic or not, or what Keras makes one of: a NumPy array, a list."""
+"""A tensor of the backend, symbolic or not, or a NumPy array or list that Keras makes one of."""
 
 Shape: TypeAlias = tuple[int | Any, ...]
 """Of a tensor, the batch first. A size is None where it is not known, which only some may be."""
