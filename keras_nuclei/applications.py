@@ -32,6 +32,11 @@ class Application(NamedTuple):
         build_size: Height and width to build it at, where it can't do without.
         file_deviations: What scaled images are still to be divided by the square roots of where
             the weights come from a file.
+
+    Example:
+        >>> from keras_nuclei.applications import APPLICATIONS
+        >>> APPLICATIONS["vgg16"].license
+        'CC-BY-4.0'
     """
 
     constructor: str

@@ -29,6 +29,11 @@ class ChannelScaling(NamedTuple):
             on blue, green, red.
         scale: Factor, for a value 0..255.
         offset: Added after that.
+
+    Example:
+        >>> from keras_nuclei.channels import ChannelScaling
+        >>> ChannelScaling((0,), (1 / 255,), (0.0,)).offset
+        (0.0,)
     """
 
     channels: tuple[int, ...]

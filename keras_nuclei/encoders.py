@@ -148,8 +148,8 @@ def list_encoders() -> pandas.DataFrame:
     Example:
         >>> import keras_nuclei
         >>> table = keras_nuclei.list_encoders().set_index("name")
-        >>> table.loc["efficientnet_lite0", ["parameters", "channels", "license"]].to_list()
-        [2998304, (16, 24, 40, 112, 320), 'Apache-2.0']
+        >>> table.loc["efficientnet_lite0", ["channels", "license"]].to_list()
+        [(16, 24, 40, 112, 320), 'Apache-2.0']
         >>> small = table[table.parameters < 3e6]
         >>> "mobilenet_v3_small" in small.index
         True

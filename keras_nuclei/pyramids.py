@@ -207,7 +207,22 @@ def feature_pyramid(
 
 
 def crop_pyramid(pyramid: dict[str, keras.KerasTensor], image: keras.KerasTensor) -> dict:
-    """Crop the feature maps of a padded image, by level, to what the image itself covers."""
+    """Crop the feature maps of a padded image, by level, to what the image itself covers.
+
+    Args:
+        pyramid: Symbolic feature maps by level.
+        image: The symbolic image, without its padding.
+
+    Returns:
+        The cropped ones, by the same levels.
+
+    Example:
+        >>> import keras
+        >>> from keras_nuclei.pyramids import crop_pyramid
+        >>> cropped = crop_pyramid({"P1": keras.Input((64, 64, 8))}, keras.Input((101, 75, 3)))
+        >>> tuple(cropped["P1"].shape)
+        (None, 51, 38, 8)
+    """
     return {
         level: CropToLevel(int(level[1:]), name=f"pyramid_{level}")(features, image)
         for level, features in pyramid.items()
@@ -221,6 +236,14 @@ class Step(NamedTuple):
         operation: What was called.
         inputs: The tensors that it was called with.
         output: What it returned: a tensor, or a structure of some.
+
+    Example:
+        >>> import keras
+        >>> from keras_nuclei.pyramids import trace
+        >>> image = keras.Input((8, 8, 3))
+        >>> model = keras.Model(image, keras.layers.ReLU(name="activate")(image))
+        >>> trace(model, keras.Input((4, 4, 3)))[0].operation.name
+        'activate'
     """
 
     operation: keras.Operation
@@ -246,6 +269,14 @@ def trace(
     Returns:
         Every call, each after those that it needs; the last one's output is the model's, where it
         has one.
+
+    Example:
+        >>> import keras
+        >>> from keras_nuclei.pyramids import trace
+        >>> image = keras.Input((8, 8, 3))
+        >>> model = keras.Model(image, keras.layers.MaxPooling2D(2)(image))
+        >>> [tuple(step.output.shape) for step in trace(model, keras.Input((4, 6, 3)))]
+        [(None, 2, 3, 3)]
     """
     steps = []
 
