@@ -71,7 +71,7 @@ def models():
 @pytest.mark.parametrize("format", FORMATS)
 def test_runtimes_agree_with_keras_at_any_size(models, name, format, tmp_path):
     if format != "keras" and keras.backend.backend() != "tensorflow":
-        pytest.skip("Keras exports graphs of free sizes from TensorFlow only")
+        pytest.skip("exports are checked from TensorFlow, from which alone Keras can do them all")
     pytest.importorskip(IMPORTED[format])
     if format == "onnx":
         pytest.importorskip("tf2onnx")
