@@ -24,6 +24,7 @@ import keras
 from keras_nuclei.channels import ChannelScaling, adapt_to_channels
 from keras_nuclei.efficientnet_lite_weights import Checkpoint, assign_weights, read_checkpoint
 from keras_nuclei.torch_checkpoint import read_state_dict
+from keras_nuclei.validation import check_input_shape
 
 _logger = logging.getLogger(__name__)
 
@@ -302,16 +303,7 @@ def _load(model: keras.Model, checkpoint: Checkpoint) -> None:
 def _check_arguments(
     input_shape: tuple[int | None, int | None, int], weights: str | None, momentum: float
 ) -> None:
-    is_triple = isinstance(input_shape, tuple | list) and len(input_shape) == 3
-    if (
-        not is_triple
-        or input_shape[-1] is None
-        or any(size is not None and size < 1 for size in input_shape)
-    ):
-        raise ValueError(
-            "Expected input_shape=(height, width, channels), where only height and width may be "
-            f"None, got {input_shape!r}. For RGB images of any size pass (None, None, 3)."
-        )
+    check_input_shape(input_shape)
     if weights not in (None, "imagenet"):
         raise ValueError(
             f"Expected weights=None or weights='imagenet', got {weights!r}. To load a file of "

@@ -26,6 +26,7 @@ from keras_nuclei.efficientnet_lite import (
     efficientnet_lite2,
 )
 from keras_nuclei.pyramids import feature_pyramid, find_strides
+from keras_nuclei.validation import check_input_shape
 
 PLAIN_FILTERS = (32, 64, 128, 256, 512)
 """Channels of the plain encoder's levels P0..P4."""
@@ -226,24 +227,11 @@ def get_encoder(
             + f"There are {len(ENCODERS)}, which keras_nuclei.list_encoders() shows: "
             f"{', '.join(ENCODERS)}."
         )
-    _check_input_shape(input_shape)
+    check_input_shape(input_shape)
     entry = ENCODERS[name]
     if weights == "default":
         weights = entry.weights[0] if entry.weights else None
     return entry.build(input_shape, weights=weights, batch_norm_momentum=batch_norm_momentum)
-
-
-def _check_input_shape(input_shape: tuple[int | None, int | None, int]) -> None:
-    if (
-        not isinstance(input_shape, tuple | list)
-        or len(input_shape) != 3
-        or input_shape[-1] is None
-        or any(size is not None and size < 1 for size in input_shape)
-    ):
-        raise ValueError(
-            "input_shape must be (height, width, channels), where only height and width may be "
-            f"None, for any; got {input_shape!r}. For RGB images of any size pass (None, None, 3)."
-        )
 
 
 def check_pyramid(model: keras.Model) -> None:

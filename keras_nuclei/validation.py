@@ -281,3 +281,17 @@ def require_one_of(choices: tuple, **values: Any) -> None:
         if value not in choices:
             expected = ", ".join(repr(choice) for choice in choices)
             raise ValueError(f"{name} must be one of {expected}; got {value!r}.")
+
+
+def check_input_shape(input_shape: tuple[int | None, int | None, int]) -> None:
+    """Raise a ValueError unless a shape is `(height, width, channels)`, channels known."""
+    if (
+        not isinstance(input_shape, tuple | list)
+        or len(input_shape) != 3
+        or input_shape[-1] is None
+        or any(size is not None and size < 1 for size in input_shape)
+    ):
+        raise ValueError(
+            "input_shape must be (height, width, channels), where only height and width may be "
+            f"None, for any; got {input_shape!r}. For RGB images of any size pass (None, None, 3)."
+        )

@@ -291,7 +291,6 @@ def test_channels_stay_last_whatever_keras_is_set_to():
         ({"input_shape": (32, 32, None)}, r"got \(32, 32, None\)"),
         ({"input_shape": (0, 32, 3)}, r"got \(0, 32, 3\)"),
         ({"weights": "imagenet21k"}, "got 'imagenet21k'"),
-        ({"input_shape": (None, None, 1), "weights": "imagenet"}, "Repeat a grey channel"),
         ({"batch_norm_momentum": 1.5}, "batch_norm_momentum in 0..1, got 1.5"),
     ],
 )
