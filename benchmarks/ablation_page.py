@@ -1,5 +1,7 @@
 """The page of `benchmarks/results/ablation.json`, for the docs site."""
 
+from benchmarks.runs import spread
+
 TEXT = """\
 # What each choice is worth
 
@@ -8,9 +10,9 @@ batch normalization and the default width. Each further row changes one thing of
 
 All train for {epochs} epochs on the same {train} images of DSB2018, {size}x{size} pixels, and are
 scored on the same {validation} validation images of a random split, on which predicting nothing has
-the accuracy {nothing:.4f}. One seed: differences of a hundredth may be chance. So few epochs favour
-what learns fast, pretrained weights above all. Time is that of a forward pass, next to the first
-network's, all measured in turns.
+the accuracy {nothing:.4f}. Scores are means of {seeds} trainings, with the lowest and the highest,
+from which to judge what may be chance. So few epochs favour what learns fast, pretrained weights
+above all. Time is that of a forward pass, next to the first network's, all measured in turns.
 
 | changes | to | IoU | Dice | pixel accuracy | parameters, M | time |
 | --- | --- | --- | --- | --- | --- | --- |
@@ -26,6 +28,7 @@ def page(result: dict) -> str:
     first = variants["base"]["seconds_per_image"]
     return TEXT.format(
         epochs=result["epochs"],
+        seeds=len(result["seeds"]),
         train=result["images"]["train"],
         validation=result["images"]["validation"],
         size=result["image_size"],
@@ -40,9 +43,9 @@ def row(variant: dict, first_seconds: float) -> str:
     cells = [
         variant["changes"],
         variant["label"],
-        f"{variant['iou']:.3f}",
-        f"{variant['dice']:.3f}",
-        f"{variant['accuracy']:.4f}",
+        spread(variant["runs"], "iou", 3),
+        spread(variant["runs"], "dice", 3),
+        spread(variant["runs"], "accuracy", 4),
         f"{variant['parameters'] / 1e6:.1f}",
         f"{variant['seconds_per_image'] / first_seconds:.2f}",
     ]

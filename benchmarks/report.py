@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import ablation_page, exports_table, model_cards, rivals_table
+from benchmarks.runs import mean, spread
 from keras_nuclei.encoders import list_encoders
 from keras_nuclei.presets import PRESETS
 from keras_nuclei.segmentation import FAR_MARGIN, SEED_THRESHOLDS, SMOOTHING, THRESHOLD
@@ -379,20 +380,6 @@ def read(name: str) -> dict:
     if not path.exists():
         sys.exit(f"{path} is missing. Run the benchmark that writes it.")
     return json.loads(path.read_text())
-
-
-def mean(runs: list[dict], key: str) -> float:
-    """Mean of a score over runs."""
-    return sum(run[key] for run in runs) / len(runs)
-
-
-def spread(runs: list[dict], key: str, digits: int) -> str:
-    """Mean of a score, and its lowest and highest where there are several runs."""
-    values = [run[key] for run in runs]
-    text = f"{mean(runs, key):.{digits}f}"
-    if len(values) > 1:
-        text += f" ({min(values):.{digits}f}-{max(values):.{digits}f})"
-    return text
 
 
 if __name__ == "__main__":

@@ -81,3 +81,17 @@ def write_json(path: Path, content: dict | list) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(content, indent=1) + "\n")
     partial.replace(path)
+
+
+def mean(runs: list[dict], key: str) -> float:
+    """Mean of a score over runs."""
+    return sum(run[key] for run in runs) / len(runs)
+
+
+def spread(runs: list[dict], key: str, digits: int) -> str:
+    """Mean of a score, and its lowest and highest where there are several runs."""
+    values = [run[key] for run in runs]
+    text = f"{mean(runs, key):.{digits}f}"
+    if len(values) > 1:
+        text += f" ({min(values):.{digits}f}-{max(values):.{digits}f})"
+    return text

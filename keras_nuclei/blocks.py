@@ -199,7 +199,7 @@ class UpsampleBlock(layers.Layer):
         self,
         filters: int,
         *,
-        mode: str = "bilinear",
+        mode: str = "nearest",
         normalization: str | None = "batch",
         batch_norm_momentum: float = 0.9,
         **kwargs: Any,

@@ -92,6 +92,11 @@ class CountMetric(keras.metrics.Metric):
         self.from_logits = from_logits
         self.average = average
         self.per_image = per_image
+        if isinstance(target_class_ids, int):
+            raise ValueError(
+                f"target_class_ids must be several class numbers; got {target_class_ids}. For one "
+                f"class pass [{target_class_ids}]."
+            )
         self.target_class_ids = None if target_class_ids is None else list(target_class_ids)
         self.ignore_class = ignore_class
         self._classes = self._scored_classes()

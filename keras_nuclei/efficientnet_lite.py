@@ -306,8 +306,8 @@ def _check_arguments(
     check_input_shape(input_shape)
     if weights not in (None, "imagenet"):
         raise ValueError(
-            f"Expected weights=None or weights='imagenet', got {weights!r}. To load a file of "
-            "your own, build with None and call `model.load_weights`."
+            f"encoder_weights of an EfficientNet-Lite must be None or 'imagenet'; got {weights!r}. "
+            "To load a file of your own, build with None and call `model.load_weights`."
         )
     if not 0 <= momentum <= 1:
         raise ValueError(f"Expected batch_norm_momentum in 0..1, got {momentum!r}.")

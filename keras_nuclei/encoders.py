@@ -84,7 +84,7 @@ def plain(
     """
     if weights is not None:
         raise ValueError(
-            f"The plain encoder has no pretrained weights; got weights={weights!r}. "
+            f"The plain encoder has no pretrained weights; got encoder_weights={weights!r}. "
             "Pass None, or take an encoder that has some, such as efficientnet_lite0."
         )
     inputs = keras.Input(input_shape, name="image")
@@ -180,8 +180,8 @@ def get_encoder(
         encoder: A name in `ENCODERS`, None for `"plain"`, or a functional model. One that keeps
             the encoder contract (see the module's docstring) is returned as it is; of any other,
             `feature_pyramid` makes an encoder that uses its layers.
-        input_shape: `(height, width, channels)`; `None` for any height or width. Not used
-            where `encoder` is a model.
+        input_shape: `(height, width, channels)`; `None` for any height or width. Where `encoder`
+            is a model, its input shape counts, and another one may not be asked for.
         weights: `"default"` takes the pretrained weights of an encoder that has some and random
             ones otherwise; None takes random ones. Else what the encoder accepts.
         batch_norm_momentum: As in `keras_nuclei.blocks.ConvBlock`. Not used where `encoder` is
@@ -213,11 +213,13 @@ def get_encoder(
         if hasattr(encoder, "pyramid_outputs") or not is_pyramid:
             encoder = feature_pyramid(encoder)
         check_pyramid(encoder)
+        _require_fit(encoder, input_shape)
         return encoder
     name = "plain" if encoder is None else encoder
     if not isinstance(name, str):
         raise TypeError(
-            f"encoder must be a name, a keras.Model or None; got {type(encoder).__name__}."
+            f"encoder must be a name, a keras.Model or None; got the {type(encoder).__name__} "
+            f"{getattr(encoder, '__name__', encoder)}."
         )
     if name not in ENCODERS:
         similar = difflib.get_close_matches(name.lower(), ENCODERS, n=3, cutoff=0.5)
@@ -232,6 +234,21 @@ def get_encoder(
     if weights == "default":
         weights = entry.weights[0] if entry.weights else None
     return entry.build(input_shape, weights=weights, batch_norm_momentum=batch_norm_momentum)
+
+
+def _require_fit(encoder: keras.Model, input_shape: tuple[int | None, int | None, int]) -> None:
+    """Raise where another input is asked for than a given encoder has; any size fits all."""
+    shape = encoder.inputs[0].shape[1:]
+    if tuple(input_shape) == (None, None, 3):  # the default, or what fits most
+        return
+    check_input_shape(input_shape)
+    pairs = zip(shape, input_shape, strict=True)
+    if any(None not in (own, asked) and own != asked for own, asked in pairs):
+        raise ValueError(
+            f"input_shape={tuple(input_shape)} was passed with a model as the encoder, "
+            f"{encoder.name!r}, whose input is {tuple(shape)}. Build that model for other images, "
+            "and leave the argument out."
+        )
 
 
 def check_pyramid(model: keras.Model) -> None:
@@ -275,7 +292,8 @@ def check_pyramid(model: keras.Model) -> None:
             raise ValueError(
                 f"For an image of {probe[0]}x{probe[1]} pixels, an encoder's {level} has the size "
                 f"{wanted}, ceil(size / 2**{level[1:]}). In {model.name!r} it is "
-                f'{tuple(shape[1:3])}. Pad with padding="same" wherever the stride is 2.'
+                f'{tuple(shape[1:3])}. Pad with padding="same" wherever the stride is 2, '
+                "and name each level by how often the image was halved."
             )
 
 
@@ -292,7 +310,8 @@ def unfreeze(model: keras.Model, stride: int = 1) -> None:
             the others not. 1 trains all.
 
     Raises:
-        ValueError: If the model has no encoder, or the encoder no layer at that stride.
+        TypeError: If `model` is no model.
+        ValueError: If it has no encoder, or the encoder no layer at that stride.
 
     Example:
         >>> import keras_nuclei
@@ -304,6 +323,8 @@ def unfreeze(model: keras.Model, stride: int = 1) -> None:
         >>> encoder.get_layer("block_2_add").trainable, encoder.get_layer("block_8_add").trainable
         (False, True)
     """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"model must be a keras.Model; got {type(model).__name__}.")
     encoder = _find_encoder(model)
     strides = find_strides(encoder)
     deepest = max(strides.values())

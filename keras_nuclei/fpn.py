@@ -5,7 +5,7 @@ from keras import layers
 
 from keras_nuclei.blocks import CropLike
 from keras_nuclei.decoding import Pyramid, Steps, last_level, open_encoder
-from keras_nuclei.heads import Tap, add_heads, require_heads, supervise
+from keras_nuclei.heads import Tap, require_heads, supervise, with_heads
 from keras_nuclei.resizing import Enlarge
 from keras_nuclei.validation import require_at_least_one, require_one_of
 
@@ -18,7 +18,7 @@ def fpn(
     *,
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     num_classes: int = 1,
-    classifier_activation: str | None = "sigmoid",
+    classifier_activation: str | dict[str, str | None] | None = "sigmoid",
     heads: dict[str, int] | None = None,
     encoder_weights: str | None = "default",
     encoder_trainable: bool = True,
@@ -116,7 +116,7 @@ def fpn(
         attention=attention,
         dropout=dropout,
     )
-    require_heads(heads, num_classes)
+    require_heads(heads, num_classes, classifier_activation)
     pyramid = open_encoder(
         encoder,
         input_shape=input_shape,
@@ -135,14 +135,14 @@ def fpn(
 
     starts.pop(last, None)
     finest = Tap(merged, decoder_stride, "bilinear", crop=last > 0 or 0 not in pyramid.maps)
-    outputs = add_heads(
+    return with_heads(
         pyramid.inputs,
         [finest, *supervise(starts, deep_supervision)],
         num_classes=num_classes,
         classifier_activation=classifier_activation,
         heads=heads,
+        name=name,
     )
-    return keras.Model(pyramid.inputs, outputs, name=name)
 
 
 def _top_down(

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from numbers import Integral
 
 import keras
 
@@ -65,103 +66,155 @@ def supervise(coarser: dict[int, keras.KerasTensor], deep_supervision: int) -> l
     return [Tap(coarser[k], 2**k, "bilinear", suffix=f"_stride{2**k}") for k in levels]
 
 
-def add_heads(
+def with_heads(
     inputs: keras.KerasTensor,
     taps: list[Tap],
     *,
     num_classes: int,
-    classifier_activation: str | None,
+    classifier_activation: str | dict[str, str | None] | None,
     heads: dict[str, int] | None,
-) -> keras.KerasTensor | dict[str, keras.KerasTensor]:
-    """Put heads on a decoder.
+    name: str,
+) -> keras.Model:
+    """Put heads on a decoder and make a model of both.
 
     Args:
         inputs: Symbolic images, whose size the outputs take.
         taps: Where; the one that the model is for first.
-        num_classes: As in `keras_nuclei.unet`, as are the next two.
-        classifier_activation: Of all outputs.
+        num_classes: As in `keras_nuclei.unet`, as are the next two; `require_heads` has let them
+            pass.
+        classifier_activation: Of all outputs, or of each head.
         heads: Names and numbers of channels.
+        name: Name of the model.
 
     Returns:
-        The symbolic output, or a dict of them where `heads` is given or there are several taps.
+        A model with one output, or with a dict of them where `heads` is given or there are
+        several taps.
 
     Raises:
-        ValueError: If the names or numbers won't do.
+        ValueError: If a head is named as a layer below it is.
 
     Example:
         >>> import keras
-        >>> from keras_nuclei.heads import Tap, add_heads
-        >>> image, features = keras.Input((31, 32, 3)), keras.Input((16, 16, 8))
-        >>> output = add_heads(
+        >>> from keras_nuclei.heads import Tap, with_heads
+        >>> image = keras.Input((31, 32, 3))
+        >>> model = with_heads(
         ...     image,
-        ...     [Tap(features, stride=2)],
+        ...     [Tap(keras.layers.Conv2D(8, 2, strides=2, padding="same")(image), stride=2)],
         ...     num_classes=5,
         ...     classifier_activation="softmax",
         ...     heads=None,
+        ...     name="tiny",
         ... )
-        >>> tuple(output.shape)
+        >>> model.output_shape
         (None, 31, 32, 5)
     """
-    require_heads(heads, num_classes)
+    channels = heads or {"head": num_classes}
+    activations = _activations(classifier_activation, list(channels))
+    body = keras.Model(inputs, [tap.features for tap in taps])
+    taken = {layer.name for layer in body.layers}
     outputs = {}
     for tap in taps:
-        for head, channels in (heads or {"head": num_classes}).items():
-            name = f"{head}{tap.suffix}"
+        for head, count in channels.items():
+            output = f"{head}{tap.suffix}"
+            crop = f"crop_{output}"
+            if clashes := sorted(taken & {output, crop}):
+                raise ValueError(
+                    f"A head can't be named {head!r}, since the model has a layer {clashes[0]!r} "
+                    "already. Choose another name."
+                )
+            taken |= {output, crop}
             x = Head(
-                channels,
+                count,
                 stride=tap.stride,
-                activation=classifier_activation,
+                activation=activations[head],
                 upsampling=tap.upsampling,
-                name=name,
+                name=output,
             )(tap.features)
             if tap.crop:
-                x = CropLike(dtype="float32", name=f"crop_{name}")(x, inputs)
-            outputs[name] = x
-    if heads is None and len(taps) == 1:
-        return outputs["head"]
-    return outputs
+                x = CropLike(dtype="float32", name=crop)(x, inputs)
+            outputs[output] = x
+    alone = heads is None and len(taps) == 1
+    return keras.Model(inputs, outputs["head"] if alone else outputs, name=name)
 
 
-def require_heads(heads: dict[str, int] | None, num_classes: int) -> None:
-    """Raise unless names and numbers of channels of outputs will do.
+def require_heads(
+    heads: dict[str, int] | None,
+    num_classes: int,
+    classifier_activation: str | dict[str, str | None] | None,
+) -> None:
+    """Raise unless names, numbers of channels and activations of outputs will do.
 
     Args:
         heads: As in `keras_nuclei.unet`.
         num_classes: As in `keras_nuclei.unet`.
+        classifier_activation: As in `keras_nuclei.unet`.
 
     Raises:
         ValueError: If they won't.
 
     Example:
         >>> from keras_nuclei.heads import require_heads
-        >>> require_heads({"foreground": 1, "distance": 1}, num_classes=1)
+        >>> require_heads({"foreground": 1, "distance": 1}, 1, classifier_activation="sigmoid")
     """
-    if num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1; got {num_classes}.")
-    if heads is None:
-        return
-    if num_classes != 1:
+    if not isinstance(num_classes, Integral) or num_classes < 1:
+        raise ValueError(f"num_classes must be a whole number, at least 1; got {num_classes!r}.")
+    if heads is not None:
+        _require_names(heads)
+        if num_classes != 1:
+            raise ValueError(
+                f"Pass either heads or num_classes; got heads={heads} and "
+                f"num_classes={num_classes}."
+            )
+    channels = heads or {"head": num_classes}
+    if isinstance(classifier_activation, dict) and classifier_activation.keys() != channels.keys():
         raise ValueError(
-            f"Pass either heads or num_classes; got heads={heads} and num_classes={num_classes}."
+            "As a dict, classifier_activation must have one activation for each of the heads, "
+            f"{list(channels)}; got {classifier_activation}."
         )
-    if not isinstance(heads, dict) or not heads or any(count < 1 for count in heads.values()):
+    for head, activation in _activations(classifier_activation, list(channels)).items():
+        try:
+            keras.activations.get(activation)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                "classifier_activation must be the name of a Keras activation, such as 'sigmoid' "
+                f"or 'softmax', or None for logits; got {activation!r}."
+            ) from error
+        if activation == "softmax" and channels[head] == 1:
+            raise ValueError(
+                "The softmax of one channel is 1 everywhere. Pass classifier_activation='sigmoid', "
+                f"or more channels, background included, for {head!r}."
+            )
+
+
+def _require_names(heads: dict[str, int]) -> None:
+    numbers = heads.values() if isinstance(heads, dict) else ()
+    if not numbers or any(not isinstance(count, Integral) or count < 1 for count in numbers):
         raise ValueError(
             "heads must be a dict of names and numbers of channels, at least 1 each, such as "
             f"{{'foreground': 1, 'distance': 1}}; got {heads!r}."
         )
-    reserved = [name for name in heads if _AUXILIARY.fullmatch(name)]
-    if reserved:
+    if unfit := [name for name in heads if not isinstance(name, str) or not name or "/" in name]:
+        raise ValueError(f"Heads must be named by text without '/'; got {unfit}.")
+    if reserved := [name for name in heads if _AUXILIARY.fullmatch(name)]:
         raise ValueError(
             "Names of heads that end in _stride and a number are those of deep supervision; got "
             f"{reserved}."
         )
 
 
+def _activations(
+    classifier_activation: str | dict[str, str | None] | None, heads: list[str]
+) -> dict[str, str | None]:
+    if isinstance(classifier_activation, dict):
+        return classifier_activation
+    return dict.fromkeys(heads, classifier_activation)
+
+
 def replace_head(
     model: keras.Model,
     *,
     num_classes: int = 1,
-    classifier_activation: str | None = "sigmoid",
+    classifier_activation: str | dict[str, str | None] | None = "sigmoid",
     heads: dict[str, int] | None = None,
 ) -> keras.Model:
     """Put another head on a trained body.
@@ -194,6 +247,7 @@ def replace_head(
         (None, None, None, 3)
     """
     _require_functional(model)
+    require_heads(heads, num_classes, classifier_activation)
     names = {layer.name for layer in model.layers}
     taps = {}
     for head in (layer for layer in model.layers if isinstance(layer, Head)):
@@ -206,14 +260,14 @@ def replace_head(
             f"The model {model.name!r} has no layer of the class keras_nuclei.blocks.Head to "
             "replace. Pass one built by keras_nuclei.unet, unetplusplus or fpn."
         )
-    outputs = add_heads(
+    return with_heads(
         model.inputs[0],
         sorted(taps.values(), key=lambda tap: (tap.suffix != "", tap.stride)),
         num_classes=num_classes,
         classifier_activation=classifier_activation,
         heads=heads,
+        name=model.name,
     )
-    return keras.Model(model.input, outputs, name=model.name)
 
 
 def without_deep_supervision(model: keras.Model) -> keras.Model:

@@ -237,6 +237,7 @@ def categorical_crossentropy_dice_loss(
     *,
     crossentropy_weight: float = 0.5,
     smooth: float = 1.0,
+    num_classes: int | None = None,
     from_logits: bool = False,
     ignore_class: int | None = None,
 ) -> Tensor:
@@ -253,6 +254,8 @@ def categorical_crossentropy_dice_loss(
         y_pred: Probabilities of each class, `(batch, height, width, classes)`, or logits.
         crossentropy_weight: In 0..1.
         smooth: As in `dice_loss`.
+        num_classes: Number of classes, at least 2; None takes the size of the last axis of
+            `y_pred`.
         from_logits: Whether the softmax is still to be applied.
         ignore_class: As in `tversky_loss`.
 
@@ -270,7 +273,8 @@ def categorical_crossentropy_dice_loss(
         >>> round(float(loss[0]), 6)
         0.0
     """
-    num_classes = ops.convert_to_tensor(y_pred).shape[-1]
+    if num_classes is None:
+        num_classes = ops.convert_to_tensor(y_pred).shape[-1]
     if num_classes is None or num_classes < 2:
         raise ValueError(
             "The last axis of y_pred must hold one probability for each of at least 2 classes; "
@@ -360,7 +364,7 @@ def check_settings(
     beta: float = 1.0,
     smooth: float = 1.0,
     crossentropy_weight: float = 0.5,
-    num_classes: int = 1,
+    num_classes: int | None = 1,
     ignore_class: int | None = None,
     from_logits: bool = False,
 ) -> None:
@@ -371,7 +375,7 @@ def check_settings(
         beta: As in `tversky_loss`.
         smooth: As in `tversky_loss`.
         crossentropy_weight: As in `binary_crossentropy_dice_loss`.
-        num_classes: As in `tversky_loss`.
+        num_classes: As in `tversky_loss`; None for many.
         ignore_class: As in `tversky_loss`.
         from_logits: Either is fine.
 
@@ -394,7 +398,7 @@ def check_settings(
         )
     if not 0 <= crossentropy_weight <= 1:
         raise ValueError(f"crossentropy_weight must be in 0..1; got {crossentropy_weight}.")
-    check_classes(num_classes, ignore_class)
+    check_classes(2 if num_classes is None else num_classes, ignore_class)
 
 
 def _prepare(

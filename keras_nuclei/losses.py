@@ -4,6 +4,10 @@ Binary masks, from a sigmoid: `Dice`, `Jaccard`, `Tversky`, `BinaryCrossentropyD
 `LovaszHinge`. Many classes, from a softmax: `Dice`, `Jaccard` and `Tversky` with `num_classes`,
 and `CategoricalCrossentropyDice`. Each is a thin class over a pure function of the same name.
 
+A mask of 0 and 255, a label that is no class, or logits that were not announced raise an error that
+says so, where a loss is called on arrays. Compiled code, as `fit` runs it, can't raise: there the
+loss is NaN. Call it once on a batch, or compile with `run_eagerly=True`, and read the message.
+
 Two that Keras has are used as they are:
 
 - Focal loss (Lin et al. 2017, https://arxiv.org/abs/1708.02002): `keras.losses.
@@ -15,7 +19,6 @@ Two that Keras has are used as they are:
 """
 
 from collections.abc import Callable
-from typing import ClassVar
 
 import keras
 from keras import ops
@@ -52,12 +55,9 @@ __all__ = [
 class _LossPerImage(keras.losses.Loss):
     """A loss of one number for each image: a pure function and its settings."""
 
-    # What its settings are checked with, where they alone do not tell whether masks are binary.
-    _checked_with: ClassVar[dict] = {}
-
     def __init__(self, function: Callable, settings: dict, reduction: str, name: str, dtype: DType):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        check_settings(**self._checked_with, **settings)
+        check_settings(**settings)
         self._function = function
         self._settings = settings
         for setting, value in settings.items():
@@ -104,7 +104,8 @@ class Dice(_LossPerImage):
         dtype: As in every Keras loss.
 
     Raises:
-        ValueError: If an argument is out of its range. See also `dice_loss`.
+        ValueError: If an argument is out of its range, and as `dice_loss`,
+            but for compiled code, as `fit` runs it: there the loss is NaN.
 
     Example:
         >>> import keras_nuclei
@@ -147,7 +148,8 @@ class Jaccard(_LossPerImage):
         dtype: As in every Keras loss.
 
     Raises:
-        ValueError: If an argument is out of its range. See also `jaccard_loss`.
+        ValueError: If an argument is out of its range, and as `jaccard_loss`,
+            but for compiled code, as `fit` runs it: there the loss is NaN.
 
     Example:
         >>> import keras_nuclei
@@ -192,7 +194,8 @@ class Tversky(_LossPerImage):
         dtype: As in every Keras loss.
 
     Raises:
-        ValueError: If an argument is out of its range. See also `tversky_loss`.
+        ValueError: If an argument is out of its range, and as `tversky_loss`,
+            but for compiled code, as `fit` runs it: there the loss is NaN.
 
     Example:
         >>> import keras_nuclei
@@ -241,7 +244,8 @@ class BinaryCrossentropyDice(_LossPerImage):
         dtype: As in every Keras loss.
 
     Raises:
-        ValueError: If an argument is out of its range. See also `dice_loss`.
+        ValueError: If an argument is out of its range, and as `dice_loss`,
+            but for compiled code, as `fit` runs it: there the loss is NaN.
 
     Example:
         >>> import keras_nuclei
@@ -279,6 +283,7 @@ class CategoricalCrossentropyDice(_LossPerImage):
     Args:
         crossentropy_weight: Share of the cross-entropy, in 0..1.
         smooth: Above 0, in pixels.
+        num_classes: Number of classes, at least 2; None takes it from the predictions.
         from_logits: Whether predictions are logits, to which the softmax is still to be applied.
         ignore_class: Label of the pixels that do not count, such as 255.
         reduction: As in every Keras loss.
@@ -286,8 +291,8 @@ class CategoricalCrossentropyDice(_LossPerImage):
         dtype: As in every Keras loss.
 
     Raises:
-        ValueError: If an argument is out of its range. See also
-            `categorical_crossentropy_dice_loss`.
+        ValueError: If an argument is out of its range, and as `categorical_crossentropy_dice_loss`,
+            but for compiled code, as `fit` runs it: there the loss is NaN.
 
     Example:
         >>> import keras_nuclei
@@ -298,13 +303,12 @@ class CategoricalCrossentropyDice(_LossPerImage):
         0.25
     """
 
-    _checked_with: ClassVar[dict] = {"num_classes": 2}
-
     def __init__(
         self,
         *,
         crossentropy_weight: float = 0.5,
         smooth: float = 1.0,
+        num_classes: int | None = None,
         from_logits: bool = False,
         ignore_class: int | None = None,
         reduction: str = "sum_over_batch_size",
@@ -314,6 +318,7 @@ class CategoricalCrossentropyDice(_LossPerImage):
         settings = {
             "crossentropy_weight": crossentropy_weight,
             "smooth": smooth,
+            "num_classes": num_classes,
             "from_logits": from_logits,
             "ignore_class": ignore_class,
         }
@@ -332,7 +337,8 @@ class LovaszHinge(_LossPerImage):
         dtype: As in every Keras loss.
 
     Raises:
-        ValueError: If an argument is out of its range. See also `lovasz_hinge_loss`.
+        ValueError: If an argument is out of its range, and as `lovasz_hinge_loss`,
+            but for compiled code, as `fit` runs it: there the loss is NaN.
 
     Example:
         >>> import keras_nuclei

@@ -213,8 +213,10 @@ def _assign(pairs: np.ndarray, iou: np.ndarray) -> np.ndarray:
     # more than any sum of IoU, which num_rows bounds.
     own = np.arange(num_rows)
     weights = np.concatenate([2 + iou / (num_rows + 1), np.ones(num_rows)])
-    ends = np.concatenate([rows, own]), np.concatenate([columns, num_columns + own])
-    graph = coo_array((weights, ends), shape=(num_rows, num_columns + num_rows)).tocsr()
+    # Numbers of 32 bits, since SciPy 1.13 takes no others.
+    starts = np.concatenate([rows, own]).astype(np.int32)
+    ends = np.concatenate([columns, num_columns + own]).astype(np.int32)
+    graph = coo_array((weights, (starts, ends)), shape=(num_rows, num_columns + num_rows)).tocsr()
     _, partners = min_weight_full_bipartite_matching(graph, maximize=True)
     return partners[rows] == columns
 

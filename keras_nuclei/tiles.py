@@ -129,6 +129,8 @@ def check_overlap(tile: int, overlap: int, grid: int = 1) -> None:
     if tile < 1:
         raise ValueError(f"tile_size must be at least 1; got {tile}.")
     if not 0 <= overlap <= tile - grid:
+        steps = f", and tiles begin at multiples of {grid}" if grid > 1 else ""
         raise ValueError(
-            f"With tiles of {tile} pixels, overlap must be in 0..{tile - grid}; got {overlap}."
+            f"overlap must be in 0..{tile - grid}, less than tile_size={tile}{steps}; got "
+            f"overlap={overlap}. Pass larger tiles or a smaller overlap."
         )

@@ -3,7 +3,7 @@
 import keras
 
 from keras_nuclei.decoding import Steps, last_level, level_filters, open_encoder
-from keras_nuclei.heads import Tap, add_heads, require_heads, supervise
+from keras_nuclei.heads import Tap, require_heads, supervise, with_heads
 
 
 def unet(
@@ -11,7 +11,7 @@ def unet(
     *,
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     num_classes: int = 1,
-    classifier_activation: str | None = "sigmoid",
+    classifier_activation: str | dict[str, str | None] | None = "sigmoid",
     heads: dict[str, int] | None = None,
     encoder_weights: str | None = "default",
     encoder_trainable: bool = True,
@@ -45,10 +45,10 @@ def unet(
         num_classes: Number of output channels, at least 1.
         classifier_activation: Activation of the output, None for logits. Take `"sigmoid"` for
             one class or for classes that may overlap, `"softmax"` for classes of which each
-            pixel has one.
+            pixel has one, background included. With `heads`, a dict gives each its own.
         heads: Names of several outputs and the number of channels of each, as in
             `{"foreground": 1, "distance": 1}`. The model then returns a dict of them, and
-            `num_classes` must stay 1. All have the `classifier_activation`.
+            `num_classes` must stay 1.
         encoder_weights: `"default"` takes the ImageNet weights of an encoder that has some, or
             says why it can't; None takes random ones; a path takes a file where the encoder
             can read one.
@@ -132,7 +132,7 @@ def unet(
         attention=attention,
         dropout=dropout,
     )
-    require_heads(heads, num_classes)
+    require_heads(heads, num_classes, classifier_activation)
     pyramid = open_encoder(
         encoder,
         input_shape=input_shape,
@@ -150,11 +150,11 @@ def unet(
         x = decoded[level] = steps.up(x, skips, channels, f"{level}")
 
     finest = Tap(decoded.pop(last), decoder_stride, crop=last > 0 or 0 not in pyramid.maps)
-    outputs = add_heads(
+    return with_heads(
         pyramid.inputs,
         [finest, *supervise(decoded, deep_supervision)],
         num_classes=num_classes,
         classifier_activation=classifier_activation,
         heads=heads,
+        name=name,
     )
-    return keras.Model(pyramid.inputs, outputs, name=name)

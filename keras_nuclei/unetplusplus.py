@@ -3,7 +3,7 @@
 import keras
 
 from keras_nuclei.decoding import Pyramid, Steps, last_level, level_filters, open_encoder
-from keras_nuclei.heads import Tap, add_heads, require_heads, supervise
+from keras_nuclei.heads import Tap, require_heads, supervise, with_heads
 
 
 def unetplusplus(
@@ -11,7 +11,7 @@ def unetplusplus(
     *,
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     num_classes: int = 1,
-    classifier_activation: str | None = "sigmoid",
+    classifier_activation: str | dict[str, str | None] | None = "sigmoid",
     heads: dict[str, int] | None = None,
     encoder_weights: str | None = "default",
     encoder_trainable: bool = True,
@@ -92,7 +92,7 @@ def unetplusplus(
         attention=attention,
         dropout=dropout,
     )
-    require_heads(heads, num_classes)
+    require_heads(heads, num_classes, classifier_activation)
     pyramid = open_encoder(
         encoder,
         input_shape=input_shape,
@@ -105,14 +105,14 @@ def unetplusplus(
     decoded = _nest(pyramid, level_filters(decoder_filters, pyramid.deepest, last), steps)
 
     finest = Tap(decoded.pop(last), decoder_stride, crop=last > 0 or 0 not in pyramid.maps)
-    outputs = add_heads(
+    return with_heads(
         pyramid.inputs,
         [finest, *supervise(decoded, deep_supervision)],
         num_classes=num_classes,
         classifier_activation=classifier_activation,
         heads=heads,
+        name=name,
     )
-    return keras.Model(pyramid.inputs, outputs, name=name)
 
 
 def _nest(pyramid: Pyramid, filters: dict[int, int], steps: Steps) -> dict[int, keras.KerasTensor]:

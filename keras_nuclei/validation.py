@@ -295,3 +295,9 @@ def check_input_shape(input_shape: tuple[int | None, int | None, int]) -> None:
             "input_shape must be (height, width, channels), where only height and width may be "
             f"None, for any; got {input_shape!r}. For RGB images of any size pass (None, None, 3)."
         )
+    height, width, channels = input_shape
+    if height in (1, 3, 4) and width is not None and min(width, channels) >= 32:
+        raise ValueError(
+            f"input_shape must be (height, width, channels), with the channels last; got "
+            f"{input_shape!r}, an image {height} pixels high. Pass {(width, channels, height)}."
+        )

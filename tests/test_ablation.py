@@ -41,7 +41,8 @@ def run(tmp_path, monkeypatch):
 
     def call(*arguments):
         output = ["--output", str(tmp_path / "run")]
-        ablation.main([*output, "--only", *SMALL, "--epochs", "1", "--rounds", "1", *arguments])
+        once = ["--seeds", "3", "4", "--epochs", "1", "--rounds", "1"]
+        ablation.main([*output, "--only", *SMALL, *once, *arguments])
         return tmp_path
 
     return call
@@ -55,9 +56,10 @@ def test_from_images_to_the_published_page(run, monkeypatch):
     result = json.loads((folder / "results" / "ablation.json").read_text())
     assert set(result["variants"]) == set(SMALL)
     assert result["images"] == {"train": 28, "validation": 8}
-    for scores in result["variants"].values():
-        assert 0 <= scores["iou"] <= scores["dice"] <= 1
-        assert scores["seconds_per_image"] > 0
+    for variant in result["variants"].values():
+        assert [run["seed"] for run in variant["runs"]] == [3, 4]
+        assert all(0 <= run["iou"] <= run["dice"] <= 1 for run in variant["runs"])
+        assert variant["seconds_per_image"] > 0
     with pytest.raises(SystemExit, match="--overwrite"):
         run("--publish")
     assert "| upsampling | nearest |" in ablation_page.page(result)
@@ -74,12 +76,16 @@ def test_a_row_by_hand():
     variant = {
         "changes": "decoder",
         "label": "FPN",
-        "iou": 0.81249,
-        "dice": 0.8966,
-        "accuracy": 0.97126,
+        "runs": [
+            {"iou": 0.81249, "dice": 0.8966, "accuracy": 0.97126},
+            {"iou": 0.7925, "dice": 0.8966, "accuracy": 0.97126},
+        ],
         "parameters": 4_449_999,
         "seconds_per_image": 0.03,
     }
-    # 0.03 seconds are 1.5 times 0.02.
-    expected = "| decoder | FPN | 0.812 | 0.897 | 0.9713 | 4.4 | 1.50 |"
+    # 0.03 seconds are 1.5 times 0.02; the mean of the IoU is 0.802495.
+    expected = (
+        "| decoder | FPN | 0.802 (0.792-0.812) | 0.897 (0.897-0.897) | 0.9713 (0.9713-0.9713) "
+        "| 4.4 | 1.50 |"
+    )
     assert ablation_page.row(variant, 0.02) == expected

@@ -323,7 +323,8 @@ def test_weights_that_cannot_be_downloaded_say_how_to_go_on(tmp_path):
     [
         ({"encoder": "ResNet50"}, ValueError, "Did you mean resnet50.*list_encoders.*plain, "),
         ({"encoder": "unheard"}, ValueError, "'unheard'. There are.*plain, "),
-        ({"encoder": 5}, TypeError, "keras.Model or None; got int"),
+        ({"encoder": 5}, TypeError, "keras.Model or None; got the int 5"),
+        ({"encoder": keras.Model}, TypeError, "keras.Model or None; got the type Model"),
         ({"encoder": None, "weights": "imagenet"}, ValueError, "no pretrained weights"),
     ],
 )
@@ -362,6 +363,15 @@ def test_a_model_brings_its_own_weights():
     assert get_encoder(model) is model
     with pytest.raises(ValueError, match="weights of its own"):
         get_encoder(model, weights="imagenet")
+
+
+def test_a_model_brings_its_own_input():
+    model = model_of(lambda x: {"P1": halve("same")(x)}, (64, None, 3))
+    for fits in ((None, None, 3), (64, 32, 3), (64, None, 3)):
+        assert get_encoder(model, input_shape=fits) is model
+    for other in ((None, None, 1), (32, None, 3)):
+        with pytest.raises(ValueError, match=r"whose input is \(64, None, 3\)"):
+            get_encoder(model, input_shape=other)
 
 
 def test_any_functional_model_is_an_encoder(rng):
@@ -430,6 +440,12 @@ def test_a_layer_that_makes_two_maps_is_no_tap():
 def test_a_shape_that_is_none(name, shape):
     with pytest.raises(ValueError, match="input_shape must be \\(height, width, channels\\)"):
         get_encoder(name, input_shape=shape, weights=None)
+
+
+def test_channels_first_are_taken_for_a_mistake():
+    with pytest.raises(ValueError, match=r"an image 3 pixels high. Pass \(256, 192, 3\)"):
+        get_encoder("plain", input_shape=(3, 256, 192))
+    assert get_encoder("plain", input_shape=(3, 8, 5)).input_shape == (None, 3, 8, 5)
 
 
 def test_an_encoder_within_an_encoder_and_heads_named_like_levels():
@@ -527,6 +543,8 @@ def test_what_is_frozen_stays_as_it_is(rng):
 
 
 def test_nothing_to_unfreeze():
+    with pytest.raises(TypeError, match="keras.Model; got str"):
+        keras_nuclei.encoders.unfreeze("plain")
     with pytest.raises(ValueError, match="no encoder among its layers"):
         encoders.unfreeze(model_of(keras.layers.ReLU()))
     with pytest.raises(ValueError, match=r"stride must be in 1\.\.16.*got 64"):

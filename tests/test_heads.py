@@ -134,7 +134,55 @@ def test_what_is_refused():
     foreign = keras.Model(inputs, keras.layers.Dense(2)(inputs))
     with pytest.raises(ValueError, match=r"no layer of the class keras_nuclei\.blocks\.Head"):
         replace_head(foreign)
-    with pytest.raises(ValueError, match="num_classes must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="num_classes must be .*, at least 1; got 0"):
         replace_head(build("unet"), num_classes=0)
     with pytest.raises(ValueError, match="either heads or num_classes"):
         replace_head(build("unet"), num_classes=2, heads={"foreground": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [("image", "image"), ("plain", "plain"), ("join_1", "join_1"), ("crop_foreground",) * 2],
+)
+def test_a_head_named_as_another_layer_is_refused(name, taken):
+    heads = {"foreground": 1, name: 1}
+    with pytest.raises(ValueError, match=f"can't be named '.+'.* has a layer '{taken}' already"):
+        build("unet", decoder_stride=2, heads=heads)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_each_head_may_have_its_own_activation(decoder, tmp_path, rng):
+    activations = {"foreground": "sigmoid", "kind": "softmax", "size": None}
+    heads = {"foreground": 1, "kind": 3, "size": 1}
+    model = build(decoder, heads=heads, classifier_activation=activations, deep_supervision=1)
+    model.save(tmp_path / "model.keras")
+    model = keras.models.load_model(tmp_path / "model.keras")
+    outputs = outputs_of(model, random_images(rng))
+    for suffix in ("", "_stride2"):
+        kinds = outputs[f"kind{suffix}"]
+        np.testing.assert_allclose(kinds.sum(-1), 1, atol=1e-5)
+        assert kinds.shape == (*SHAPE[:3], 3)
+        found = {name: model.get_layer(f"{name}{suffix}").activation.__name__ for name in heads}
+        assert found == {"foreground": "sigmoid", "kind": "softmax", "size": "linear"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_classes": "3"}, "whole number, at least 1; got '3'"),
+        ({"heads": {"a/b": 1}}, "named by text without '/'; got \\['a/b'\\]"),
+        ({"heads": {"a": 1.5}}, "dict of names and numbers of channels.*got {'a': 1.5}"),
+        ({"classifier_activation": "sigmod"}, "name of a Keras activation.*got 'sigmod'"),
+        ({"classifier_activation": "softmax"}, "softmax of one channel is 1.*for 'head'"),
+        (
+            {"heads": {"a": 1, "b": 2}, "classifier_activation": {"a": "sigmoid"}},
+            "one activation for each of the heads, \\['a', 'b'\\]; got {'a': 'sigmoid'}",
+        ),
+    ],
+)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_what_no_head_can_be_is_an_error(decoder, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build(decoder, **arguments)
+    with pytest.raises(ValueError, match=message):
+        replace_head(build(decoder), **arguments)

@@ -372,6 +372,15 @@ def test_the_sum_of_many_classes_is_what_keras_and_dice_say(from_logits, rng):
     assert float(both(labels, y_pred)) == pytest.approx(expected, abs=1e-5)
 
 
+def test_the_number_of_classes_may_be_said_or_left_to_the_predictions(rng):
+    labels, logits = draw(rng, CLASSES)
+    said = losses.CategoricalCrossentropyDice(num_classes=CLASSES, from_logits=True)
+    left = losses.CategoricalCrossentropyDice(from_logits=True)
+    assert float(said(labels, logits)) == float(left(labels, logits))
+    with pytest.raises(ValueError, match=f"{CLASSES + 1}"):
+        losses.CategoricalCrossentropyDice(num_classes=CLASSES + 1)(labels, activate(logits))
+
+
 def test_of_many_classes_it_is_the_mean_of_one_against_the_rest(rng):
     labels, logits = draw(rng, CLASSES)
     probabilities = activate(logits)

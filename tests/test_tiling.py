@@ -320,8 +320,12 @@ def test_models_that_are_refused(model, error, message):
     ("arguments", "error", "message"),
     [
         ({"tile_size": 0}, ValueError, "tile_size must be at least 1"),
-        ({"tile_size": 64, "overlap": 33}, ValueError, r"overlap must be in 0\.\.32; got 33"),
-        ({"overlap": -1}, ValueError, "got -1"),
+        (
+            {"tile_size": 64, "overlap": 33},
+            ValueError,
+            r"overlap must be in 0\.\.32, less than tile_size=64, .* of 32; got overlap=33",
+        ),
+        ({"overlap": -1}, ValueError, "got overlap=-1"),
         ({"batch_size": 0}, ValueError, "batch_size"),
         ({"augmentations": 2}, ValueError, "1, 4 or 8; got 2"),
         ({"out": np.zeros((4, 4, 2))}, ValueError, r"Expected.*\(4, 4, 1\).*got.*\(4, 4, 2\)"),

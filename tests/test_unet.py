@@ -338,7 +338,7 @@ def test_no_convolution_after_the_skip():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 0}, "num_classes must be at least 1; got 0"),
+        ({"num_classes": 0}, "num_classes must be .*, at least 1; got 0"),
         ({"decoder_depth": -1}, "decoder_depth must be at least 0; got -1"),
         ({"decoder_filters": (8, 8)}, r"level P4 to P0: 4; got \(8, 8\)"),
         ({"decoder_filters": 8}, "level P4 to P0: 4; got 8"),
