@@ -168,13 +168,12 @@ def test_links_between_pages_lead_somewhere():
 BLOCKS = [
     pytest.param(block, id=f"{path.stem}-{number}")
     for path in PAGES
-    if path.stem == "index"
     for number, block in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL))
 ]
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_code_blocks_of_the_front_page_run(block, tmp_path):
+def test_code_blocks_run(block, tmp_path):
     result = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{block}"],
         cwd=tmp_path,

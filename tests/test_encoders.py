@@ -543,7 +543,7 @@ def test_what_is_frozen_stays_as_it_is(rng):
 
 
 def test_nothing_to_unfreeze():
-    with pytest.raises(TypeError, match="keras.Model; got str"):
+    with pytest.raises(TypeError, match=r"keras\.Model; got str"):
         keras_nuclei.encoders.unfreeze("plain")
     with pytest.raises(ValueError, match="no encoder among its layers"):
         encoders.unfreeze(model_of(keras.layers.ReLU()))

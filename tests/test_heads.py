@@ -134,7 +134,7 @@ def test_what_is_refused():
     foreign = keras.Model(inputs, keras.layers.Dense(2)(inputs))
     with pytest.raises(ValueError, match=r"no layer of the class keras_nuclei\.blocks\.Head"):
         replace_head(foreign)
-    with pytest.raises(ValueError, match="num_classes must be .*, at least 1; got 0"):
+    with pytest.raises(ValueError, match=r"num_classes must be .*, at least 1; got 0"):
         replace_head(build("unet"), num_classes=0)
     with pytest.raises(ValueError, match="either heads or num_classes"):
         replace_head(build("unet"), num_classes=2, heads={"foreground": 1})

@@ -37,8 +37,12 @@ for number in range(16):
 # Reading them
 # ------------
 # Two conventions: images have three dimensions and values 0..255, and nobody has to scale them;
-# masks are 0 and 1. Files often hold 0 and 255, which losses and metrics refuse, since a Dice of
-# them would be wrong without a word. So compare with 0.
+# masks are 0 and 1. Files often hold 0 and 255, so compare with 0: a Dice of them would be wrong.
+#
+# Losses and metrics refuse such values. Called on arrays, they raise. ``fit`` can't on TensorFlow
+# and JAX, since it runs compiled code: there loss and metrics become NaN, without a message. Where
+# you see that, call the loss once on a batch, ``loss(masks, model.predict(images))``, or compile
+# with ``run_eagerly=True``, and read what it says.
 
 
 def read_pair(name):

@@ -6,7 +6,9 @@ Get a model out of Python: SavedModel, ONNX, LiteRT and OpenVINO, each compared 
 """
 
 # %%
-# A small model, to be quick. Whatever ``keras_nuclei`` builds is exported in the same way.
+# ``pip install '.[export]'`` in a clone brings what Keras exports with, and the runtimes that read
+# it. A small model, to be quick; whatever ``keras_nuclei`` builds is exported in the same way. What
+# was tried with which encoder is a table of its own: :doc:`/results/exports`.
 
 import tempfile
 from pathlib import Path
@@ -25,7 +27,7 @@ images = np.stack([draw_field(0, 96, 128)[0]]).astype("float32")
 expected = model.predict(images, verbose=0)
 
 
-def compare(name, outputs):
+def compare(name, outputs, expected=expected):
     """Tell how far the outputs of another runtime are from those of Keras."""
     print(f"{name}: {outputs.shape}, largest difference {np.abs(outputs - expected).max():.0e}")
     np.testing.assert_allclose(outputs, expected, atol=1e-4)
@@ -54,7 +56,9 @@ compare("SavedModel", served.serve(images).numpy())
 # %%
 # ONNX
 # ----
-# For ONNX Runtime, in many languages. Height and width stay free.
+# For ONNX Runtime, in many languages. Height and width stay free. Keras writes ONNX only of a model
+# that has been called, as this one was above. Before you export a fresh or a loaded one, call
+# ``model(images)`` or ``model.predict(images)``, or it says "The model provided has never called".
 
 import onnxruntime
 
@@ -108,11 +112,38 @@ axis.set(xlabel="KiB")
 axis.legend()
 
 # %%
+# Several heads
+# -------------
+# Outputs keep their names. ONNX Runtime lists them beside the arrays:
+
+model = keras_nuclei.unet(
+    keras_nuclei.encoders.plain(filters=(8, 16)), heads={"foreground": 1, "distance": 1}
+)
+maps = model.predict(images, verbose=0)
+model.export(folder / "heads.onnx", format="onnx", verbose=False)
+session = onnxruntime.InferenceSession(folder / "heads.onnx")
+names = [output.name for output in session.get_outputs()]
+found = dict(zip(names, session.run(None, {"image": images}), strict=True))
+for name in maps:
+    compare(f"ONNX Runtime, {name}", found[name], maps[name])
+
+# %%
+# In LiteRT the tensors have other names, and the signature has these. Its runner takes images of
+# any size, and tells the interpreter by itself:
+
+model.export(folder / "heads.tflite", format="litert", verbose=False)
+interpreter = Interpreter(str(folder / "heads.tflite"))
+print([output["name"] for output in interpreter.get_output_details()])
+found = interpreter.get_signature_runner()(image=images)
+for name in maps:
+    compare(f"LiteRT, {name}", found[name], maps[name])
+
+# %%
 # In ``segment``
 # --------------
 # ``segment`` takes any function from a batch to a dict of maps, such as one around a session of
-# another runtime: here the trained model, run by ONNX Runtime. Keras exports what has been called
-# once.
+# another runtime: here the trained model, run by ONNX Runtime. It has just been loaded, so it is
+# called once before it is exported.
 
 preset = keras_nuclei.from_preset("nuclei_small")
 preset(images)
