@@ -33,6 +33,7 @@ import keras_nuclei
 from benchmarks.export_formats import FORMATS, TOLERANCE, largest_difference, run_keras
 from benchmarks.report import RESULTS, ROOT
 from benchmarks.runs import environment, write_json
+from tfds_dsb2018.synthetic import draw_field
 
 SHAPES = ((1, 97, 75), (2, 65, 131))
 """Numbers, heights and widths of the images: no multiples of anything."""
@@ -178,12 +179,10 @@ def try_formats(name: str, formats: list[str], lines: Path, limit: int) -> None:
     signal.setitimer(signal.ITIMER_PROF, limit)
     build = builders()[name]
     model = build(None, None)
-    images = [
-        np.random.default_rng(seed).integers(0, 256, (*shape, model.input.shape[-1]))
-        for seed, shape in enumerate(SHAPES)
-    ]
-    images = [each.astype("float32") for each in images]
-    if not name.startswith("preset "):
+    is_trained = name.startswith("preset ")
+    draw = nuclei if is_trained else noise
+    images = [draw(*shape, model.input.shape[-1]) for shape in SHAPES]
+    if not is_trained:
         settle(model, images[0])
     expected = [run_keras(model, each) for each in images]
     spread = min(float(values.std()) for each in expected for values in each.values())
@@ -248,6 +247,18 @@ def export_and_compare(
     if max(differences) > TOLERANCE:
         raise ValueError(f"Outputs differ by {max(differences):.1e}.")
     return {"difference": float(f"{max(differences):.2g}"), "bytes": size}
+
+
+def noise(number: int, height: int, width: int, channels: int) -> np.ndarray:
+    """Images of random values 0..255."""
+    shape = (number, height, width, channels)
+    return np.random.default_rng(height).integers(0, 256, shape).astype("float32")
+
+
+def nuclei(number: int, height: int, width: int, channels: int) -> np.ndarray:
+    """Images of drawn nuclei, which are what trained models answer to; of 3 channels."""
+    fields = [draw_field(index, height, width)[0] for index in range(number)]
+    return np.stack(fields).astype("float32")[..., :channels]
 
 
 def settle(model: keras.Model, images: np.ndarray) -> None:

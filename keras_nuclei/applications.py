@@ -11,6 +11,7 @@ from keras import layers
 
 from keras_nuclei.channels import ChannelScaling, OnesChannel, adapt_to_channels
 from keras_nuclei.pyramids import PadToMultiple, crop_pyramid, find_taps, trace
+from keras_nuclei.typing import FilePath
 
 # All of them halve their input five times.
 _STRIDE = 32
@@ -109,7 +110,7 @@ def application_encoder(
     application_name: str,
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     *,
-    weights: str | None = "imagenet",
+    weights: FilePath | None = "imagenet",
     batch_norm_momentum: float = 0.9,
     name: str | None = None,
 ) -> keras.Model:
@@ -152,6 +153,12 @@ def application_encoder(
             f"encoder_weights of {name} must be 'imagenet', None for random ones, or the path of a "
             f"weights file; got {weights!r}, which is no file."
         )
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "Encoders of keras.applications are built with channels last, and "
+            f"keras.config.image_data_format() is {keras.config.image_data_format()!r}. Call "
+            "keras.config.set_image_data_format('channels_last') first."
+        )
     channels = input_shape[-1]
     classifier = _build_classifier(application, weights, name)
     body = keras.Model(classifier.inputs, _last_output(classifier, application.last_layer))
@@ -175,7 +182,7 @@ def application_encoder(
     return keras.Model(image, crop_pyramid(pyramid, image), name=name)
 
 
-def _build_classifier(application: Application, weights: str | None, name: str) -> keras.Model:
+def _build_classifier(application: Application, weights: FilePath | None, name: str) -> keras.Model:
     constructor = getattr(keras.applications, application.constructor)
     try:
         with warnings.catch_warnings():
@@ -225,7 +232,9 @@ def _in_single_precision(layer: layers.Layer) -> layers.Layer:
     return copy
 
 
-def _scaling(body: keras.Model, application: Application, weights: str | None) -> ChannelScaling:
+def _scaling(
+    body: keras.Model, application: Application, weights: FilePath | None
+) -> ChannelScaling:
     """What happens to the values 0..255 of each channel before the first convolution.
 
     Asked of `preprocess_input` and of the network's own first layers: all are affine, so that

@@ -1,5 +1,7 @@
 """The boundary F1 score: do the outlines agree, within a few pixels?"""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 from keras import ops
@@ -63,7 +65,7 @@ class BoundaryF1(CountMetric):
         from_logits: bool = False,
         average: str | None = "per_image",
         per_image: bool = False,
-        target_class_ids: tuple[int, ...] | None = None,
+        target_class_ids: Sequence[int] | None = None,
         ignore_class: int | None = None,
         name: str | None = None,
         dtype: DType = None,

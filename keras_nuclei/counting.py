@@ -6,6 +6,8 @@ summed as whole multiples of 2**-24. So neither the batch size nor the order cha
 replicas are summed exactly.
 """
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
@@ -73,7 +75,7 @@ class CountMetric(keras.metrics.Metric):
         from_logits: bool = False,
         average: str | None = "macro",
         per_image: bool = False,
-        target_class_ids: tuple[int, ...] | None = None,
+        target_class_ids: Sequence[int] | None = None,
         ignore_class: int | None = None,
         name: str | None = None,
         dtype: DType = None,
@@ -115,11 +117,11 @@ class CountMetric(keras.metrics.Metric):
     def _scored_classes(self) -> list[int]:
         if self.target_class_ids is None:
             return [number for number in range(self.num_classes) if number != self.ignore_class]
-        known = set(range(self.num_classes))
+        known = set(range(self.num_classes)) - {self.ignore_class}
         if not self.target_class_ids or not known.issuperset(self.target_class_ids):
             raise ValueError(
-                f"target_class_ids must be some of the classes 0..{self.num_classes - 1}; got "
-                f"{self.target_class_ids}."
+                f"target_class_ids must be some of the classes 0..{self.num_classes - 1}, without "
+                f"ignore_class={self.ignore_class}; got {self.target_class_ids}."
             )
         return self.target_class_ids
 

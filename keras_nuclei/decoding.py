@@ -4,6 +4,7 @@ Level `k` is `2**k` times smaller than the image. Every halving of an encoder ro
 a level's size is that of the next finer one or a pixel more; the steps crop to it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
@@ -13,6 +14,7 @@ from keras_nuclei.attention import SCSE, AttentionGate
 from keras_nuclei.blocks import UPSAMPLING_MODES, ConvBlock, CropLike, UpsampleBlock
 from keras_nuclei.encoders import get_encoder
 from keras_nuclei.normalization import NORMALIZATIONS
+from keras_nuclei.typing import FilePath
 from keras_nuclei.validation import require_one_of
 
 DECODER_FILTERS = (256, 128, 64, 32, 16)
@@ -51,7 +53,7 @@ def open_encoder(
     encoder: str | keras.Model | None,
     *,
     input_shape: tuple[int | None, int | None, int],
-    weights: str | None,
+    weights: FilePath | None,
     trainable: bool,
     depth: int | None,
     batch_norm_momentum: float,
@@ -140,7 +142,7 @@ def last_level(stride: int, deepest: int) -> int:
     return level
 
 
-def level_filters(filters: tuple[int, ...] | None, deepest: int, last: int) -> dict[int, int]:
+def level_filters(filters: Sequence[int] | None, deepest: int, last: int) -> dict[int, int]:
     """Number of channels of each level of a decoder.
 
     Args:

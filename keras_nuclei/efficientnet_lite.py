@@ -17,6 +17,7 @@ outputs here equal those of its PyTorch model; neither's accuracy on ImageNet wa
 import logging
 import math
 import string
+from pathlib import Path
 from typing import NamedTuple
 
 import keras
@@ -24,6 +25,7 @@ import keras
 from keras_nuclei.channels import ChannelScaling, adapt_to_channels
 from keras_nuclei.efficientnet_lite_weights import Checkpoint, assign_weights, read_checkpoint
 from keras_nuclei.torch_checkpoint import read_state_dict
+from keras_nuclei.typing import FilePath
 from keras_nuclei.validation import check_input_shape
 
 _logger = logging.getLogger(__name__)
@@ -110,7 +112,7 @@ class _Block(NamedTuple):
 def efficientnet_lite0(
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     *,
-    weights: str | None = "imagenet",
+    weights: FilePath | None = "imagenet",
     batch_norm_momentum: float = 0.9,
     include_top: bool = False,
     classifier_activation: str | None = "softmax",
@@ -126,7 +128,8 @@ def efficientnet_lite0(
         input_shape: Height, width and channels of the images; height and width may be `None`.
         weights: `"imagenet"` for those of `load_imagenet_weights`, trained on channels in the
             order red, green, blue and adapted to other numbers of channels as in
-            `keras_nuclei.channels`; `None` for random ones.
+            `keras_nuclei.channels`; `None` for random ones; or the path of a file that
+            `save_weights` of such a model for 3 channels has written.
         batch_norm_momentum: Momentum of the moving averages in batch normalization, in 0..1. The
             original's 0.99 takes some 300 steps to follow weights that are being trained.
         include_top: Whether to end in the classifier of the 1000 ImageNet classes.
@@ -166,7 +169,7 @@ def efficientnet_lite0(
 def efficientnet_lite1(
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     *,
-    weights: str | None = "imagenet",
+    weights: FilePath | None = "imagenet",
     batch_norm_momentum: float = 0.9,
     include_top: bool = False,
     classifier_activation: str | None = "softmax",
@@ -203,7 +206,7 @@ def efficientnet_lite1(
 def efficientnet_lite2(
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     *,
-    weights: str | None = "imagenet",
+    weights: FilePath | None = "imagenet",
     batch_norm_momentum: float = 0.9,
     include_top: bool = False,
     classifier_activation: str | None = "softmax",
@@ -240,7 +243,7 @@ def efficientnet_lite2(
 def _efficientnet_lite(
     variant: _Variant,
     input_shape: tuple[int | None, int | None, int],
-    weights: str | None,
+    weights: FilePath | None,
     batch_norm_momentum: float,
     include_top: bool,
     classifier_activation: str | None,
@@ -251,11 +254,13 @@ def _efficientnet_lite(
     model = _build(variant, input_shape, *options)
     if weights is None:
         return model
-    if input_shape[-1] == 3:
-        _load(model, variant.checkpoint)
+    of_colour = model if input_shape[-1] == 3 else _build(variant, (None, None, 3), *options)
+    if weights == "imagenet":
+        _load(of_colour, variant.checkpoint)
+    else:
+        of_colour.load_weights(weights)
+    if of_colour is model:
         return model
-    of_colour = _build(variant, (None, None, 3), *options)
-    _load(of_colour, variant.checkpoint)
     _adapt_weights(of_colour, model, input_shape[-1])
     return model
 
@@ -301,13 +306,13 @@ def _load(model: keras.Model, checkpoint: Checkpoint) -> None:
 
 
 def _check_arguments(
-    input_shape: tuple[int | None, int | None, int], weights: str | None, momentum: float
+    input_shape: tuple[int | None, int | None, int], weights: FilePath | None, momentum: float
 ) -> None:
     check_input_shape(input_shape)
-    if weights not in (None, "imagenet"):
+    if weights not in (None, "imagenet") and not Path(weights).is_file():
         raise ValueError(
-            f"encoder_weights of an EfficientNet-Lite must be None or 'imagenet'; got {weights!r}. "
-            "To load a file of your own, build with None and call `model.load_weights`."
+            "encoder_weights of an EfficientNet-Lite must be 'imagenet', None for random ones, or "
+            f"the path of a file that save_weights has written; got {weights!r}, which is no file."
         )
     if not 0 <= momentum <= 1:
         raise ValueError(f"Expected batch_norm_momentum in 0..1, got {momentum!r}.")

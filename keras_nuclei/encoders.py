@@ -25,7 +25,8 @@ from keras_nuclei.efficientnet_lite import (
     efficientnet_lite1,
     efficientnet_lite2,
 )
-from keras_nuclei.pyramids import feature_pyramid, find_strides
+from keras_nuclei.pyramids import feature_pyramid, find_strides, leaf_layers
+from keras_nuclei.typing import FilePath
 from keras_nuclei.validation import check_input_shape
 
 PLAIN_FILTERS = (32, 64, 128, 256, 512)
@@ -171,7 +172,7 @@ def get_encoder(
     encoder: str | keras.Model | None,
     *,
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
-    weights: str | None = "default",
+    weights: FilePath | None = "default",
     batch_norm_momentum: float = 0.9,
 ) -> keras.Model:
     """Build an encoder by its name, or check one that is given.
@@ -334,7 +335,7 @@ def unfreeze(model: keras.Model, stride: int = 1) -> None:
             f"got {stride}."
         )
     encoder.trainable = True
-    for layer in encoder.layers:
+    for layer in leaf_layers(encoder):
         layer.trainable = strides.get(layer.name, 1) >= stride
 
 

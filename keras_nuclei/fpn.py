@@ -7,6 +7,7 @@ from keras_nuclei.blocks import CropLike
 from keras_nuclei.decoding import Pyramid, Steps, last_level, open_encoder
 from keras_nuclei.heads import Tap, require_heads, supervise, with_heads
 from keras_nuclei.resizing import Enlarge
+from keras_nuclei.typing import FilePath
 from keras_nuclei.validation import require_at_least_one, require_one_of
 
 MERGES = ("add", "concatenate")
@@ -20,7 +21,7 @@ def fpn(
     num_classes: int = 1,
     classifier_activation: str | dict[str, str | None] | None = "sigmoid",
     heads: dict[str, int] | None = None,
-    encoder_weights: str | None = "default",
+    encoder_weights: FilePath | None = "default",
     encoder_trainable: bool = True,
     encoder_depth: int | None = None,
     pyramid_filters: int = 256,

@@ -8,6 +8,7 @@ import keras
 
 from keras_nuclei.blocks import CropLike, Head
 
+_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.-]*")
 _AUXILIARY = re.compile(r"(.+)(_stride\d+)")
 
 
@@ -193,8 +194,11 @@ def _require_names(heads: dict[str, int]) -> None:
             "heads must be a dict of names and numbers of channels, at least 1 each, such as "
             f"{{'foreground': 1, 'distance': 1}}; got {heads!r}."
         )
-    if unfit := [name for name in heads if not isinstance(name, str) or not name or "/" in name]:
-        raise ValueError(f"Heads must be named by text without '/'; got {unfit}.")
+    if unfit := [name for name in heads if not _NAME.fullmatch(str(name))]:
+        raise ValueError(
+            "Heads are layers, whose names TensorFlow allows letters without accents, digits, '_', "
+            f"'-' and '.' in, the first a letter, digit or '.'; got {unfit}."
+        )
     if reserved := [name for name in heads if _AUXILIARY.fullmatch(name)]:
         raise ValueError(
             "Names of heads that end in _stride and a number are those of deep supervision; got "

@@ -31,6 +31,8 @@ says so, where a metric is called on arrays. Compiled code, as `fit` runs it, ca
 score is NaN. Call it once on a batch, or compile with `run_eagerly=True`, and read the message.
 """
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
@@ -52,7 +54,7 @@ class _OverlapMetric(CountMetric):
         from_logits: bool = False,
         average: str | None = "macro",
         per_image: bool = False,
-        target_class_ids: tuple[int, ...] | None = None,
+        target_class_ids: Sequence[int] | None = None,
         ignore_class: int | None = None,
         name: str | None = None,
         dtype: DType = None,

@@ -91,8 +91,9 @@ def _between(x: Tensor, factor: int, axis: int, mode: str) -> list:
         return [x] * factor
     start = (slice(None),) * axis
     first, last = x[(*start, slice(1))], x[(*start, slice(-1, None))]
-    before = ops.concatenate([first, x[(*start, slice(-1))]], axis=axis)
-    after = ops.concatenate([x[(*start, slice(1, None))], last], axis=axis)
+    # Sliced afterwards, since of one row nothing would be left to join, which ONNX Runtime refuses.
+    before = ops.concatenate([first, x], axis=axis)[(*start, slice(-1))]
+    after = ops.concatenate([x, last], axis=axis)[(*start, slice(1, None))]
     values = []
     for index in range(factor):
         offset = (index + 0.5) / factor - 0.5

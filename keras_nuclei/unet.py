@@ -1,9 +1,12 @@
 """The U-Net: an encoder, a decoder that upsamples to the size of each skip, a head."""
 
+from collections.abc import Sequence
+
 import keras
 
 from keras_nuclei.decoding import Steps, last_level, level_filters, open_encoder
 from keras_nuclei.heads import Tap, require_heads, supervise, with_heads
+from keras_nuclei.typing import FilePath
 
 
 def unet(
@@ -13,10 +16,10 @@ def unet(
     num_classes: int = 1,
     classifier_activation: str | dict[str, str | None] | None = "sigmoid",
     heads: dict[str, int] | None = None,
-    encoder_weights: str | None = "default",
+    encoder_weights: FilePath | None = "default",
     encoder_trainable: bool = True,
     encoder_depth: int | None = None,
-    decoder_filters: tuple[int, ...] | None = None,
+    decoder_filters: Sequence[int] | None = None,
     decoder_depth: int = 1,
     decoder_stride: int = 1,
     upsampling: str = "nearest",

@@ -297,3 +297,22 @@ def test_channels_stay_last_whatever_keras_is_set_to():
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         efficientnet_lite0(**({"weights": None} | arguments))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_weights_from_a_file(channels, tmp_path, rng):
+    saved = efficientnet_lite0(weights=None)
+    saved.save_weights(tmp_path / "a.weights.h5")
+    model = efficientnet_lite0((None, None, channels), weights=tmp_path / "a.weights.h5")
+    grey = rng.integers(0, 256, (1, 40, 33, 1)).astype("float32")
+    expected = saved(np.repeat(grey, 3, axis=-1))
+    found = model(np.repeat(grey, channels, axis=-1))
+    for level, features in expected.items():
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(found[level]),
+            keras.ops.convert_to_numpy(features),
+            rtol=1e-3,
+            atol=1e-4,
+        )
+    with pytest.raises(ValueError, match="which is no file"):
+        efficientnet_lite0(weights=tmp_path / "b.weights.h5")

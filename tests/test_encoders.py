@@ -427,6 +427,47 @@ def test_taps_that_are_named():
     assert encoder.output["P1"].shape == (None, 10, 15, 4)
 
 
+def test_a_model_within_a_model_is_looked_into(tmp_path, rng):
+    """As transfer learning has it: a backbone, called behind a layer of its own."""
+    backbone = keras.applications.MobileNetV2(
+        (None, None, 3), include_top=False, weights=None, alpha=0.35
+    )
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
+    nested = keras.Model(image, backbone(x, training=False))
+    encoder = get_encoder(nested)
+    assert list(encoder.output) == ["P1", "P2", "P3", "P4", "P5"]
+    images = rng.integers(0, 256, (1, 64, 96, 3)).astype("float32")
+    np.testing.assert_allclose(
+        numpy(encoder(images)["P5"]), numpy(nested(images)), rtol=1e-3, atol=1e-5
+    )
+    encoders.unfreeze(keras_nuclei.unet(encoder), stride=16)
+    assert not backbone.get_layer("block_5_project").trainable
+    assert backbone.get_layer("block_8_project").trainable
+    named = encoders.feature_pyramid(nested, taps={"P2": backbone.get_layer("block_2_add").output})
+    assert list(named.output) == ["P2"]
+
+
+def test_a_classifier_of_one_size_gives_its_maps():
+    """The dense layer at its end fits no other size, and is not needed."""
+    image = keras.Input((32, 32, 3))
+    x = halve("same")(halve("same")(image))
+    classifier = keras.Model(image, keras.layers.Dense(5)(keras.layers.Flatten()(x)))
+    assert get_encoder(classifier)(np.zeros((1, 50, 60, 3)))["P2"].shape == (1, 13, 15, 4)
+    flat = keras.Model(image, keras.layers.Dense(5)(keras.layers.Flatten()(image)))
+    with pytest.raises(ValueError, match=r"other sizes than its own.*Pass the part"):
+        get_encoder(flat)
+
+
+def test_channels_first_by_configuration_is_refused():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(ValueError, match=r"set_image_data_format\('channels_last'\)"):
+            get_encoder("mobilenet", weights=None)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
 def test_a_layer_that_makes_two_maps_is_no_tap():
     image = keras.Input((None, None, 3))
     activate = keras.layers.ReLU(name="shared")

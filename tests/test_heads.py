@@ -170,7 +170,8 @@ def test_each_head_may_have_its_own_activation(decoder, tmp_path, rng):
     ("arguments", "message"),
     [
         ({"num_classes": "3"}, "whole number, at least 1; got '3'"),
-        ({"heads": {"a/b": 1}}, "named by text without '/'; got \\['a/b'\\]"),
+        ({"heads": {"a/b": 1}}, "names TensorFlow allows.*; got \\['a/b'\\]"),
+        ({"heads": {"ä b": 1}}, "names TensorFlow allows.*; got \\['ä b'\\]"),
         ({"heads": {"a": 1.5}}, "dict of names and numbers of channels.*got {'a': 1.5}"),
         ({"classifier_activation": "sigmod"}, "name of a Keras activation.*got 'sigmod'"),
         ({"classifier_activation": "softmax"}, "softmax of one channel is 1.*for 'head'"),

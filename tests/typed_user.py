@@ -23,7 +23,11 @@ def right_calls(path: Path, image: np.ndarray, slide: np.memmap) -> None:
     assert_type(keras_nuclei.scores.dsb_score([found]), float)
     keras_nuclei.measure(image, image, pixel_size=(0.5, 0.5))
     keras_nuclei.losses.Dice(num_classes=3, dtype="float32")
-    keras_nuclei.metrics.IoU(average=None, target_class_ids=(1, 2))
+    keras_nuclei.metrics.IoU(average=None, target_class_ids=[1, 2])
+    keras_nuclei.unet("mobilenet", encoder_weights=path, decoder_filters=[64, 32, 16, 8, 8])
+    keras_nuclei.unet(
+        heads={"a": 1, "b": 3}, classifier_activation={"a": "sigmoid", "b": "softmax"}
+    )
 
 
 def wrong_calls(path: Path, image: np.ndarray) -> None:
