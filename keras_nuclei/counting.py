@@ -118,10 +118,11 @@ class CountMetric(keras.metrics.Metric):
         if self.target_class_ids is None:
             return [number for number in range(self.num_classes) if number != self.ignore_class]
         known = set(range(self.num_classes)) - {self.ignore_class}
+        but = f" but {self.ignore_class}" if self.ignore_class in range(self.num_classes) else ""
         if not self.target_class_ids or not known.issuperset(self.target_class_ids):
             raise ValueError(
-                f"target_class_ids must be some of the classes 0..{self.num_classes - 1}, without "
-                f"ignore_class={self.ignore_class}; got {self.target_class_ids}."
+                f"target_class_ids must be some of the classes 0..{self.num_classes - 1}{but}; got "
+                f"{self.target_class_ids}."
             )
         return self.target_class_ids
 

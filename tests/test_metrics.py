@@ -576,6 +576,10 @@ def test_other_shapes_are_refused(shape):
         ({"num_classes": True}, "got True"),
         ({"ignore_class": 1}, "neither 0 nor 1"),
         ({"target_class_ids": (1,)}, r"classes 0\.\.0; got \[1\]"),
+        (
+            {"num_classes": 3, "ignore_class": 0, "target_class_ids": (0, 1)},
+            r"classes 0\.\.2 but 0; got \[0, 1\]",
+        ),
         ({"num_classes": 3, "target_class_ids": 1}, r"For one class pass \[1\]"),
         ({"num_classes": 3, "target_class_ids": ()}, r"classes 0\.\.2; got \[\]"),
     ],
