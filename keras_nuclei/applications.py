@@ -280,13 +280,13 @@ def _copier(
             of_input = channels if first in layer.layers else layer.input.shape[-1]
             parts.build((None, None, None, of_input))
             return parts
-        if _is_depthwise(layer):
-            return _depthwise(layer)
         config = layer.get_config()
         if layer.name not in after_padding and _eats_border(config):
             config["padding"] = "same"
         if isinstance(layer, layers.BatchNormalization):
             config["momentum"] = batch_norm_momentum
+        if _is_depthwise(layer):
+            return _depthwise(config)
         return type(layer).from_config(config)
 
     return copy
@@ -301,15 +301,17 @@ def _is_depthwise(layer: layers.Layer) -> bool:
     )
 
 
-def _depthwise(layer: layers.Conv2D) -> layers.DepthwiseConv2D:
+def _depthwise(config: dict) -> layers.DepthwiseConv2D:
     """The same convolution by the layer that is made for it.
 
-    For groups, Keras has TensorFlow compile a kernel: on a CPU that takes 35 times as long for 96
-    channels and windows of 7x7, and ONNX has no word for it.
+    For groups, Keras has TensorFlow compile a kernel of its own: on CPUs that is many times slower,
+    and can't be exported to ONNX.
     """
-    names = ("name", "kernel_size", "strides", "padding", "activation", "use_bias", "dtype")
-    config = layer.get_config()
-    return layers.DepthwiseConv2D.from_config({name: config[name] for name in names})
+    of_kernel = {key for key in config if key.startswith("kernel_") and key != "kernel_size"}
+    left_out = {"filters", "groups", *of_kernel}
+    return layers.DepthwiseConv2D.from_config(
+        {key: value for key, value in config.items() if key not in left_out}
+    )
 
 
 def _maker(model: keras.Model, tensor: keras.KerasTensor) -> keras.Operation | None:

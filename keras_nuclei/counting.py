@@ -6,7 +6,8 @@ summed as whole multiples of 2**-24. So neither the batch size nor the order cha
 replicas are summed exactly.
 """
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 
 import keras
 from keras import ops
@@ -94,12 +95,14 @@ class CountMetric(keras.metrics.Metric):
         self.from_logits = from_logits
         self.average = average
         self.per_image = per_image
-        if isinstance(target_class_ids, int):
+        if target_class_ids is not None and not isinstance(target_class_ids, Iterable):
             raise ValueError(
                 f"target_class_ids must be several class numbers; got {target_class_ids}. For one "
                 f"class pass [{target_class_ids}]."
             )
-        self.target_class_ids = None if target_class_ids is None else list(target_class_ids)
+        self.target_class_ids = None
+        if target_class_ids is not None:
+            self.target_class_ids = [operator.index(number) for number in target_class_ids]
         self.ignore_class = ignore_class
         self._classes = self._scored_classes()
         self._invalid = self.add_variable((), "zeros", dtype="int32", name="invalid")

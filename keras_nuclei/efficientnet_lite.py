@@ -129,7 +129,7 @@ def efficientnet_lite0(
         weights: `"imagenet"` for those of `load_imagenet_weights`, trained on channels in the
             order red, green, blue and adapted to other numbers of channels as in
             `keras_nuclei.channels`; `None` for random ones; or the path of a file that
-            `save_weights` of such a model for 3 channels has written.
+            `save_weights` or `save` of such a model for 3 channels has written.
         batch_norm_momentum: Momentum of the moving averages in batch normalization, in 0..1. The
             original's 0.99 takes some 300 steps to follow weights that are being trained.
         include_top: Whether to end in the classifier of the 1000 ImageNet classes.
@@ -258,7 +258,13 @@ def _efficientnet_lite(
     if weights == "imagenet":
         _load(of_colour, variant.checkpoint)
     else:
-        of_colour.load_weights(weights)
+        try:
+            of_colour.load_weights(weights)
+        except (ValueError, OSError) as error:
+            raise ValueError(
+                f"The weights in {weights} are not those of {name} for 3 channels, as its "
+                f"save_weights or save write them: {error}"
+            ) from error
     if of_colour is model:
         return model
     _adapt_weights(of_colour, model, input_shape[-1])

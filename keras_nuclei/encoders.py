@@ -25,7 +25,7 @@ from keras_nuclei.efficientnet_lite import (
     efficientnet_lite1,
     efficientnet_lite2,
 )
-from keras_nuclei.pyramids import feature_pyramid, find_strides, leaf_layers
+from keras_nuclei.pyramids import feature_pyramid, find_strides
 from keras_nuclei.typing import FilePath
 from keras_nuclei.validation import check_input_shape
 
@@ -182,7 +182,7 @@ def get_encoder(
             the encoder contract (see the module's docstring) is returned as it is; of any other,
             `feature_pyramid` makes an encoder that uses its layers.
         input_shape: `(height, width, channels)`; `None` for any height or width. Where `encoder`
-            is a model, its input shape counts, and another one may not be asked for.
+            is a model, its input shape counts, and asking for another is an error.
         weights: `"default"` takes the pretrained weights of an encoder that has some and random
             ones otherwise; None takes random ones. Else what the encoder accepts.
         batch_norm_momentum: As in `keras_nuclei.blocks.ConvBlock`. Not used where `encoder` is
@@ -240,11 +240,11 @@ def get_encoder(
 def _require_fit(encoder: keras.Model, input_shape: tuple[int | None, int | None, int]) -> None:
     """Raise where another input is asked for than a given encoder has; any size fits all."""
     shape = encoder.inputs[0].shape[1:]
-    if tuple(input_shape) == (None, None, 3):  # the default, or what fits most
-        return
     check_input_shape(input_shape)
+    if tuple(input_shape) == (None, None, 3):  # the default, which asks for nothing
+        return
     pairs = zip(shape, input_shape, strict=True)
-    if any(None not in (own, asked) and own != asked for own, asked in pairs):
+    if any(asked not in (None, own) for own, asked in pairs):
         raise ValueError(
             f"input_shape={tuple(input_shape)} was passed with a model as the encoder, "
             f"{encoder.name!r}, whose input is {tuple(shape)}. Build that model for other images, "
@@ -335,7 +335,7 @@ def unfreeze(model: keras.Model, stride: int = 1) -> None:
             f"got {stride}."
         )
     encoder.trainable = True
-    for layer in leaf_layers(encoder):
+    for layer in encoder.layers:
         layer.trainable = strides.get(layer.name, 1) >= stride
 
 

@@ -174,13 +174,13 @@ def require_heads(
         )
     for head, activation in _activations(classifier_activation, list(channels)).items():
         try:
-            keras.activations.get(activation)
+            function = keras.activations.get(activation)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 "classifier_activation must be the name of a Keras activation, such as 'sigmoid' "
                 f"or 'softmax', or None for logits; got {activation!r}."
             ) from error
-        if activation == "softmax" and channels[head] == 1:
+        if function is keras.activations.softmax and channels[head] == 1:
             raise ValueError(
                 "The softmax of one channel is 1 everywhere. Pass classifier_activation='sigmoid', "
                 f"or more channels, background included, for {head!r}."
@@ -194,7 +194,7 @@ def _require_names(heads: dict[str, int]) -> None:
             "heads must be a dict of names and numbers of channels, at least 1 each, such as "
             f"{{'foreground': 1, 'distance': 1}}; got {heads!r}."
         )
-    if unfit := [name for name in heads if not _NAME.fullmatch(str(name))]:
+    if unfit := [name for name in heads if not isinstance(name, str) or not _NAME.fullmatch(name)]:
         raise ValueError(
             "Heads are layers, whose names TensorFlow allows letters without accents, digits, '_', "
             f"'-' and '.' in, the first a letter, digit or '.'; got {unfit}."

@@ -5,8 +5,9 @@ Binary masks, from a sigmoid: `Dice`, `Jaccard`, `Tversky`, `BinaryCrossentropyD
 and `CategoricalCrossentropyDice`. Each is a thin class over a pure function of the same name.
 
 A mask of 0 and 255, a label that is no class, or logits that were not announced raise an error that
-says so, where a loss is called on arrays. Compiled code, as `fit` runs it, can't raise: there the
-loss is NaN. Call it once on a batch, or compile with `run_eagerly=True`, and read the message.
+says so, where a loss is called on arrays. Compiled code, as `fit` runs it on TensorFlow and JAX,
+can't raise: there the loss is NaN. Call it once on a batch, or compile with `run_eagerly=True`, and
+read the message.
 
 Two that Keras has are used as they are:
 
@@ -105,7 +106,7 @@ class Dice(_LossPerImage):
 
     Raises:
         ValueError: If an argument is out of its range, and as `dice_loss`,
-            but for compiled code, as `fit` runs it: there the loss is NaN.
+            but for `fit` on TensorFlow and JAX: there the loss is NaN.
 
     Example:
         >>> import keras_nuclei
@@ -149,7 +150,7 @@ class Jaccard(_LossPerImage):
 
     Raises:
         ValueError: If an argument is out of its range, and as `jaccard_loss`,
-            but for compiled code, as `fit` runs it: there the loss is NaN.
+            but for `fit` on TensorFlow and JAX: there the loss is NaN.
 
     Example:
         >>> import keras_nuclei
@@ -195,7 +196,7 @@ class Tversky(_LossPerImage):
 
     Raises:
         ValueError: If an argument is out of its range, and as `tversky_loss`,
-            but for compiled code, as `fit` runs it: there the loss is NaN.
+            but for `fit` on TensorFlow and JAX: there the loss is NaN.
 
     Example:
         >>> import keras_nuclei
@@ -245,7 +246,7 @@ class BinaryCrossentropyDice(_LossPerImage):
 
     Raises:
         ValueError: If an argument is out of its range, and as `dice_loss`,
-            but for compiled code, as `fit` runs it: there the loss is NaN.
+            but for `fit` on TensorFlow and JAX: there the loss is NaN.
 
     Example:
         >>> import keras_nuclei
@@ -292,7 +293,7 @@ class CategoricalCrossentropyDice(_LossPerImage):
 
     Raises:
         ValueError: If an argument is out of its range, and as `categorical_crossentropy_dice_loss`,
-            but for compiled code, as `fit` runs it: there the loss is NaN.
+            but for `fit` on TensorFlow and JAX: there the loss is NaN.
 
     Example:
         >>> import keras_nuclei
@@ -322,6 +323,11 @@ class CategoricalCrossentropyDice(_LossPerImage):
             "from_logits": from_logits,
             "ignore_class": ignore_class,
         }
+        if num_classes == 1:
+            raise ValueError(
+                "num_classes must be at least 2, background included; got 1. For binary masks take "
+                "BinaryCrossentropyDice."
+            )
         super().__init__(categorical_crossentropy_dice_loss, settings, reduction, name, dtype)
 
 
@@ -338,7 +344,7 @@ class LovaszHinge(_LossPerImage):
 
     Raises:
         ValueError: If an argument is out of its range, and as `lovasz_hinge_loss`,
-            but for compiled code, as `fit` runs it: there the loss is NaN.
+            but for `fit` on TensorFlow and JAX: there the loss is NaN.
 
     Example:
         >>> import keras_nuclei

@@ -5,9 +5,9 @@ the image is padded to a multiple of the network's largest stride, so that every
 and each feature map is cropped to `ceil(size / 2**n)`, which is what the decoder expects.
 """
 
-import inspect
 import math
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -154,9 +154,8 @@ def feature_pyramid(
 ) -> keras.Model:
     """Make an encoder of any functional model, for images of any height and width.
 
-    The model's layers are used, not copied, and what only its own output needs is left out; the
-    layers of a functional model among them are taken out of it. Its feature maps are found by
-    their size: of those that are smaller than the image by one power of
+    The model's layers are used, not copied, and what only its own output needs is left out. Its
+    feature maps are found by their size: of those that are smaller than the image by one power of
     two, the last one that all the rest is computed from, which leaves out the branches inside a
     block. Where there is none, as in NASNet, whose cells look at two cells before them, it is the
     last of those with the most channels.
@@ -177,6 +176,10 @@ def feature_pyramid(
 
     Returns:
         A model that keeps the contract of `keras_nuclei.encoders`.
+
+    Warns:
+        UserWarning: If a model among the layers halves the image more than once: the feature maps
+            inside it are not looked for.
 
     Raises:
         TypeError: If `model` is not a functional model.
@@ -269,8 +272,7 @@ def trace(
     """Run a model's layers on another input, as if they had been written there.
 
     Calling the model would put it into the new one whole; flat, its deeper layers can be left out
-    and its layers be found by name. A functional model among the layers is run in the same way,
-    with the `training` that it was called with.
+    and its layers be found by name.
 
     Args:
         model: Functional model with one input.
@@ -280,9 +282,6 @@ def trace(
     Returns:
         Every call, each after those that it needs; the last one's output is the model's, where it
         has one.
-
-    Raises:
-        ValueError: If a layer can't be called on what comes from `x`.
 
     Example:
         >>> import keras
@@ -302,15 +301,10 @@ def _run(
     x: keras.KerasTensor,
     clone_function: Callable[[layers.Layer], layers.Layer],
     steps: list[Step],
-    training: bool | None = None,
-) -> Tensor:
-    """Call what a model is made of, append the calls to `steps`, and return the model's output."""
+) -> None:
+    """Call a model's layers as `trace` does, and append each call to `steps`."""
 
     def call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Tensor:
-        if _is_functional(operation) and len(operation.inputs) == 1:
-            return _run(operation, args[0], clone_function, steps, kwargs.get("training", training))
-        if training is not None and "training" in inspect.signature(operation.call).parameters:
-            kwargs = {"training": training, **kwargs}
         output = operation(*args, **kwargs)
         tensors = [
             tensor
@@ -321,13 +315,12 @@ def _run(
         return output
 
     # What clone_model returns is a copy of the graph that begins at x, without what comes before.
-    clone = keras.models.clone_model(
+    keras.models.clone_model(
         model,
         input_tensors=keras.tree.map_structure(lambda _: x, model.input),
         clone_function=clone_function,
         call_function=call,
     )
-    return clone.output
 
 
 def _trace_what_fits(model: keras.Model, x: keras.KerasTensor) -> tuple[list[Step], str]:
@@ -338,39 +331,6 @@ def _trace_what_fits(model: keras.Model, x: keras.KerasTensor) -> tuple[list[Ste
     except ValueError as error:  # a dense layer behind a flattened map, for one
         return steps, str(error)
     return steps, ""
-
-
-def _is_functional(operation: keras.Operation) -> bool:
-    # A sequential model is a block, and stays whole.
-    return (
-        isinstance(operation, keras.Model)
-        and not isinstance(operation, keras.Sequential)
-        and hasattr(operation, "operations")
-    )
-
-
-def leaf_layers(model: keras.Model) -> Iterator[layers.Layer]:
-    """The layers of a model, with those of a functional model among them in its place.
-
-    Args:
-        model: A functional model.
-
-    Yields:
-        The layers that `trace` calls.
-
-    Example:
-        >>> import keras
-        >>> from keras_nuclei.pyramids import leaf_layers
-        >>> image, inner = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
-        >>> within = keras.Model(inner, keras.layers.ReLU(name="activate")(inner))
-        >>> [layer.name for layer in leaf_layers(keras.Model(image, within(image)))][-1]
-        'activate'
-    """
-    for layer in model.layers:
-        if _is_functional(layer):
-            yield from leaf_layers(layer)
-        else:
-            yield layer
 
 
 def find_taps(model: keras.Model) -> dict[str, keras.Operation]:
@@ -397,9 +357,10 @@ def find_taps(model: keras.Model) -> dict[str, keras.Operation]:
         >>> {level: layer.name for level, layer in find_taps(keras.Model(image, x)).items()}
         {'P1': 'activate'}
     """
-    steps, error = _probe(model)
+    steps, error = _trace_what_fits(model, _probe(model))
     if error and not any(_is_map(step.output) for step in steps):
         raise ValueError(_FIXED.format(name=model.name, error=error))
+    _warn_of_models_within(steps)
     levels = _levels(steps)
     on_every_path = _on_every_path(steps)
     taps = {}
@@ -435,8 +396,7 @@ def find_strides(model: keras.Model) -> dict[str, int]:
     """
     of_tensor: dict[int, int] = {}
     strides = {}
-    steps, _ = _probe(model)
-    for step in steps:
+    for step in trace(model, _probe(model)):
         before = max(of_tensor.get(id(tensor), 1) for tensor in step.inputs)
         # Rounded, since some maps have a border that was added for the next layer.
         stride = round(PROBE_SIZE / step.output.shape[1]) if _is_map(step.output) else before
@@ -467,7 +427,11 @@ def _functional(model: keras.Model) -> keras.Model:
 
 def _makers(model: keras.Model, taps: dict[str, keras.KerasTensor]) -> dict[str, keras.Operation]:
     """What made the tensors that were named."""
-    makers = _makers_of_all(model)
+    makers = {
+        id(tensor): operation
+        for operation in model.operations
+        for tensor in keras.tree.flatten(operation.output)
+    }
     foreign = [level for level, tensor in taps.items() if id(tensor) not in makers]
     if foreign:
         raise ValueError(
@@ -475,17 +439,6 @@ def _makers(model: keras.Model, taps: dict[str, keras.KerasTensor]) -> dict[str,
             "from it, as in model.get_layer(name).output."
         )
     return {level: makers[id(tensor)] for level, tensor in taps.items()}
-
-
-def _makers_of_all(model: keras.Model) -> dict[int, keras.Operation]:
-    """What made each tensor inside a model and the functional models in it, by the tensor's id."""
-    makers: dict[int, keras.Operation] = {}
-    for operation in model.operations:
-        if _is_functional(operation):
-            makers |= _makers_of_all(operation)
-        else:
-            makers |= {id(tensor): operation for tensor in keras.tree.flatten(operation.output)}
-    return makers
 
 
 def _require_called_once(makers: dict[str, keras.Operation], steps: list[Step], name: str) -> None:
@@ -500,11 +453,25 @@ def _require_called_once(makers: dict[str, keras.Operation], steps: list[Step], 
             )
 
 
-def _probe(model: keras.Model) -> tuple[list[Step], str]:
-    """Run a model on a shape whose halvings are all exact, as far as it goes."""
-    channels = model.inputs[0].shape[-1]
-    shape = (1, PROBE_SIZE, PROBE_SIZE, channels)
-    return _trace_what_fits(model, keras.Input(batch_shape=shape))
+def _probe(model: keras.Model) -> keras.KerasTensor:
+    """An input for a model, of a size whose halvings are all exact."""
+    return keras.Input(batch_shape=(1, PROBE_SIZE, PROBE_SIZE, model.inputs[0].shape[-1]))
+
+
+def _warn_of_models_within(steps: list[Step]) -> None:
+    """Say where maps are not looked for: inside a model that is called as a layer."""
+    for step in steps:
+        if not isinstance(step.operation, keras.Model) or not _is_map(step.output):
+            continue
+        before = max(tensor.shape[1] for tensor in step.inputs)
+        if before > 2 * step.output.shape[1]:
+            name = step.operation.name
+            warnings.warn(
+                f"The model {name!r} is one layer of the encoder, and the feature maps inside it "
+                "are not looked for: a decoder gets no skips from there. Pass that model itself: "
+                f"keras_nuclei.encoders.feature_pyramid({name}, preprocessing=...).",
+                stacklevel=4,
+            )
 
 
 def _is_map(output: Tensor) -> bool:

@@ -44,7 +44,7 @@ def unet(
             contract of `keras_nuclei.encoders`, or any other, whose feature maps are found. For one
             that wants other values, see `keras_nuclei.encoders.feature_pyramid`.
         input_shape: `(height, width, channels)`; `None` for any height or width. Where `encoder`
-            is a model, that model's input shape counts.
+            is a model, that model's input shape counts, and asking for another is an error.
         num_classes: Number of output channels, at least 1.
         classifier_activation: Activation of the output, None for logits. Take `"sigmoid"` for
             one class or for classes that may overlap, `"softmax"` for classes of which each

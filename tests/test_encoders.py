@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import keras_nuclei
 from benchmarks.encoders import describe
-from keras_nuclei import encoders
+from keras_nuclei import applications, encoders
 from keras_nuclei.applications import APPLICATIONS
 from keras_nuclei.channels import ChannelScaling, adapt_to_channels
 from keras_nuclei.encoders import ENCODERS, check_pyramid, get_encoder
@@ -367,9 +367,9 @@ def test_a_model_brings_its_own_weights():
 
 def test_a_model_brings_its_own_input():
     model = model_of(lambda x: {"P1": halve("same")(x)}, (64, None, 3))
-    for fits in ((None, None, 3), (64, 32, 3), (64, None, 3)):
+    for fits in ((None, None, 3), (64, None, 3)):
         assert get_encoder(model, input_shape=fits) is model
-    for other in ((None, None, 1), (32, None, 3)):
+    for other in ((None, None, 1), (32, None, 3), (64, 32, 3)):
         with pytest.raises(ValueError, match=r"whose input is \(64, None, 3\)"):
             get_encoder(model, input_shape=other)
 
@@ -427,25 +427,24 @@ def test_taps_that_are_named():
     assert encoder.output["P1"].shape == (None, 10, 15, 4)
 
 
-def test_a_model_within_a_model_is_looked_into(tmp_path, rng):
+def test_a_model_within_a_model_is_one_layer():
     """As transfer learning has it: a backbone, called behind a layer of its own."""
     backbone = keras.applications.MobileNetV2(
         (None, None, 3), include_top=False, weights=None, alpha=0.35
     )
     image = keras.Input((None, None, 3))
-    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
-    nested = keras.Model(image, backbone(x, training=False))
-    encoder = get_encoder(nested)
-    assert list(encoder.output) == ["P1", "P2", "P3", "P4", "P5"]
-    images = rng.integers(0, 256, (1, 64, 96, 3)).astype("float32")
-    np.testing.assert_allclose(
-        numpy(encoder(images)["P5"]), numpy(nested(images)), rtol=1e-3, atol=1e-5
-    )
-    encoders.unfreeze(keras_nuclei.unet(encoder), stride=16)
-    assert not backbone.get_layer("block_5_project").trainable
-    assert backbone.get_layer("block_8_project").trainable
-    named = encoders.feature_pyramid(nested, taps={"P2": backbone.get_layer("block_2_add").output})
-    assert list(named.output) == ["P2"]
+    nested = keras.Model(image, backbone(keras.layers.Rescaling(1 / 127.5, offset=-1)(image)))
+    with pytest.warns(UserWarning, match=r"no skips from there. Pass that model itself"):
+        assert list(get_encoder(nested).output) == ["P5"]
+
+
+def test_blocks_that_are_models_are_maps_of_their_own():
+    image = x = keras.Input((None, None, 3))
+    for filters in (4, 8):
+        block = keras.Input((None, None, x.shape[-1]))
+        out = keras.layers.Conv2D(filters, 3, strides=2, padding="same", name="conv")(block)
+        x = keras.Model(block, out)(x)
+    assert list(get_encoder(keras.Model(image, keras.layers.ReLU()(x))).output) == ["P1", "P2"]
 
 
 def test_a_classifier_of_one_size_gives_its_maps():
@@ -457,6 +456,21 @@ def test_a_classifier_of_one_size_gives_its_maps():
     flat = keras.Model(image, keras.layers.Dense(5)(keras.layers.Flatten()(image)))
     with pytest.raises(ValueError, match=r"other sizes than its own.*Pass the part"):
         get_encoder(flat)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"padding": "same"}, {"strides": 2}, {"dilation_rate": 2}, {"activation": "relu"}],
+)
+def test_a_group_for_each_channel_is_a_depthwise_convolution(options, rng):
+    grouped = keras.layers.Conv2D(6, 3, groups=6, **options)
+    images = rng.normal(size=(2, 9, 11, 6)).astype("float32")
+    expected = numpy(grouped(images))
+    depthwise = applications._depthwise(grouped.get_config())
+    depthwise.build(images.shape)
+    kernel, bias = grouped.get_weights()
+    depthwise.set_weights([kernel.reshape(depthwise.kernel.shape), bias])
+    np.testing.assert_allclose(numpy(depthwise(images)), expected, atol=1e-5)
 
 
 def test_channels_first_by_configuration_is_refused():

@@ -172,6 +172,7 @@ def test_each_head_may_have_its_own_activation(decoder, tmp_path, rng):
         ({"num_classes": "3"}, "whole number, at least 1; got '3'"),
         ({"heads": {"a/b": 1}}, "names TensorFlow allows.*; got \\['a/b'\\]"),
         ({"heads": {"ä b": 1}}, "names TensorFlow allows.*; got \\['ä b'\\]"),
+        ({"heads": {5: 1}}, "names TensorFlow allows.*; got \\[5\\]"),
         ({"heads": {"a": 1.5}}, "dict of names and numbers of channels.*got {'a': 1.5}"),
         ({"classifier_activation": "sigmod"}, "name of a Keras activation.*got 'sigmod'"),
         ({"classifier_activation": "softmax"}, "softmax of one channel is 1.*for 'head'"),

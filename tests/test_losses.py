@@ -379,6 +379,8 @@ def test_the_number_of_classes_may_be_said_or_left_to_the_predictions(rng):
     assert float(said(labels, logits)) == float(left(labels, logits))
     with pytest.raises(ValueError, match=f"{CLASSES + 1}"):
         losses.CategoricalCrossentropyDice(num_classes=CLASSES + 1)(labels, activate(logits))
+    with pytest.raises(ValueError, match=r"at least 2.*got 1"):
+        losses.CategoricalCrossentropyDice(num_classes=1)
 
 
 def test_of_many_classes_it_is_the_mean_of_one_against_the_rest(rng):
