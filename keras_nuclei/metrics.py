@@ -28,8 +28,8 @@ None of the scores depends on the batch size or the order, and counts are exact 
 
 A mask of 0 and 255, a label that is no class, or logits that were not announced raise an error that
 says so, where a metric is called on arrays. Compiled code, as `fit` runs it on TensorFlow and JAX,
-can't raise: there the score is NaN. Call it once on a batch, or compile with `run_eagerly=True`, and
-read the message.
+can't raise: there the score is NaN. Call it once on a batch, or compile with `run_eagerly=True`,
+and read the message.
 """
 
 from collections.abc import Sequence
