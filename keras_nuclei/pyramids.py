@@ -461,7 +461,9 @@ def _probe(model: keras.Model) -> keras.KerasTensor:
 def _warn_of_models_within(steps: list[Step]) -> None:
     """Say where maps are not looked for: inside a model that is called as a layer."""
     for step in steps:
-        if not isinstance(step.operation, keras.Model) or not _is_map(step.output):
+        is_model = isinstance(step.operation, keras.Model)
+        # A sequential one is a block, such as the patches that ConvNeXt begins with.
+        if not is_model or isinstance(step.operation, keras.Sequential) or not _is_map(step.output):
             continue
         before = max(tensor.shape[1] for tensor in step.inputs)
         if before > 2 * step.output.shape[1]:
