@@ -304,7 +304,7 @@ def _is_depthwise(layer: layers.Layer) -> bool:
 def _depthwise(config: dict) -> layers.DepthwiseConv2D:
     """The same convolution by the layer that is made for it.
 
-    For groups, Keras has TensorFlow compile a kernel of its own, which is many times slower on CPUs.
+    For groups, Keras has TensorFlow compile a kernel of its own, many times slower on CPUs.
     """
     of_kernel = {key for key in config if key.startswith("kernel_") and key != "kernel_size"}
     left_out = {"filters", "groups", *of_kernel}
