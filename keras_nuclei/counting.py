@@ -95,13 +95,13 @@ class CountMetric(keras.metrics.Metric):
         self.from_logits = from_logits
         self.average = average
         self.per_image = per_image
-        if target_class_ids is not None and not isinstance(target_class_ids, Iterable):
-            raise ValueError(
-                f"target_class_ids must be several class numbers; got {target_class_ids}. For one "
-                f"class pass [{target_class_ids}]."
-            )
         self.target_class_ids = None
         if target_class_ids is not None:
+            if not isinstance(target_class_ids, Iterable):
+                raise ValueError(
+                    f"target_class_ids must be several class numbers; got {target_class_ids}. For "
+                    f"one class pass [{target_class_ids}]."
+                )
             self.target_class_ids = [operator.index(number) for number in target_class_ids]
         self.ignore_class = ignore_class
         self._classes = self._scored_classes()
