@@ -8,8 +8,13 @@ import cv2
 import numpy as np
 from skimage import measure
 
+from keras_nuclei import segmentation
+
 SMALLEST_DIAMETER, LARGEST_DIAMETER = 10, 70
 """Of the nuclei of a crop whose scale is drawn anew, in pixels."""
+
+EOSIN = (0.2, 1.0, 0.45)
+"""About how much red, green and blue the pink dye of a stained tissue absorbs, by the green."""
 
 
 def random_crop(
@@ -21,8 +26,9 @@ def random_crop(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A square of an image, scaled, rotated and perhaps mirrored, and of its label map.
 
-    Two crops in three stay near the image's own scale; the others get nuclei of any size, since
-    other microscopes will show others.
+    Most crops show nuclei about as large as `keras_nuclei.segment` shows them to a model, some are
+    near the image's own scale, and the others get nuclei of any size: a model must know them to
+    tell which is which.
 
     Args:
         image: uint8 `(H, W, 3)`.
@@ -34,11 +40,7 @@ def random_crop(
     Returns:
         The crop, float32 `(size, size, 3)`, 0..255, and its label map, int32 `(size, size)`.
     """
-    if generator.random() < 2 / 3:
-        scale = np.exp(generator.uniform(np.log(0.65), np.log(1.6)))
-    else:
-        wanted = np.exp(generator.uniform(np.log(SMALLEST_DIAMETER), np.log(LARGEST_DIAMETER)))
-        scale = np.clip(wanted / diameter, 0.25, 4)
+    scale = _scale(diameter, generator)
     stretch = np.exp(generator.uniform(-0.3, 0.3))
     angle = generator.uniform(0, 2 * np.pi)
     mirror = generator.choice([-1, 1])
@@ -64,11 +66,23 @@ def random_crop(
     return crop.astype(np.float32), measure.label(labels, connectivity=2).astype(np.int32)
 
 
+def _scale(diameter: float, generator: np.random.Generator) -> float:
+    """How many times larger a crop shows the image."""
+    chance = generator.random()
+    if chance < 0.6:
+        shown = segmentation.model_scale(diameter)
+        return shown * np.exp(generator.uniform(np.log(0.7), np.log(1.45)))
+    if chance < 0.75:
+        return np.exp(generator.uniform(np.log(0.65), np.log(1.6)))
+    wanted = np.exp(generator.uniform(np.log(SMALLEST_DIAMETER), np.log(LARGEST_DIAMETER)))
+    return np.clip(wanted / diameter, 0.25, 4)
+
+
 def _centre(label_map: np.ndarray, reach: float, generator: np.random.Generator) -> np.ndarray:
-    """Of two random places, (x, y), the one with more nuclei within reach."""
+    """Of three random places, (x, y), the one with most nuclei within reach."""
     height, width = label_map.shape
     low = np.minimum(reach, np.array([width, height]) / 2)
-    places = generator.uniform(low, [width, height] - low, (2, 2))
+    places = generator.uniform(low, [width, height] - low, (3, 2))
     shares = []
     for x, y in places:
         window = label_map[max(0, int(y - reach)) : int(y + reach) + 1][
@@ -111,6 +125,29 @@ def crowd(
     return crowded, measure.label(labels, connectivity=2).astype(np.int32)
 
 
+def vary_brightness(
+    image: np.ndarray, label_map: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+    """Make each nucleus of a fluorescence image brighter or, mostly, dimmer than it is.
+
+    Args:
+        image: float32 `(H, W, 3)`, bright nuclei on dark.
+        label_map: int32 `(H, W)`.
+        generator: Decides.
+
+    Returns:
+        The image, in which a nucleus has 0.25 to 1.2 times its contrast to the background.
+    """
+    background = label_map == 0
+    if background.all() or not background.any():
+        return image
+    factors = np.exp(generator.uniform(np.log(0.25), np.log(1.2), label_map.max() + 1))
+    factors[0] = 1
+    factor = cv2.GaussianBlur(factors[label_map].astype(np.float32), (0, 0), 1)[..., None]
+    dark = np.median(image[background], axis=0)
+    return np.clip(dark + factor * (image - dark), 0, 255)
+
+
 def random_look(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """The same scene with other colours, contrast, sharpness and noise.
 
@@ -146,13 +183,16 @@ def _compress(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 def _tint(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """A grey image as it is, in the colour of a stain on black, or as stain on white."""
     chance = generator.random()
-    if chance < 0.75:
+    if chance < 0.7:
         return image
-    if chance < 0.9:  # a fluorophore: blue above all
+    if chance < 0.85:  # a fluorophore: blue above all
         colour = generator.dirichlet([0.3, 0.3, 0.9])
         return image * (colour / colour.max()).astype(np.float32)
     absorbed = generator.uniform([0.5, 0.8, 0.1], [1.6, 2, 0.9]).astype(np.float32)
-    return np.exp(-image * absorbed)
+    density = image * absorbed
+    if generator.random() < 0.6:
+        density = density + counterstain(image.shape[:2], generator)
+    return np.exp(-density)
 
 
 def _restain(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -164,8 +204,39 @@ def _restain(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     density = -np.log(np.clip(image, 0.02, 1))
     mixing = np.eye(3) + generator.normal(0, generator.uniform(0, 0.25), (3, 3))
     strength = np.exp(generator.uniform(-0.4, 0.4))
-    restained = np.exp(-np.clip(strength * density @ mixing, 0, None))
-    return restained.astype(np.float32)
+    density = np.clip(strength * density @ mixing, 0, None)
+    if generator.random() < 0.35:
+        density = density + counterstain(image.shape[:2], generator)
+    return np.exp(-density).astype(np.float32)
+
+
+def counterstain(size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
+    """What a second dye absorbs, as eosin does, where there are no nuclei to be seen by it.
+
+    Tissue takes it up in patches and fibres of all sizes: noise of several wavelengths, drawn out
+    to one side.
+
+    Args:
+        size: Height and width, in pixels.
+        generator: Decides.
+
+    Returns:
+        Optical density, float32 `(*size, 3)`, at least 0.
+    """
+    side = 2 * max(size)  # that what is turned still covers the crop
+    texture = np.zeros((side, side), np.float32)
+    fibres = np.exp(generator.uniform(0, 1.5))  # so many times as long as wide
+    for wavelength in (4, 10, 25, 60):
+        shape = [max(2, round(side / wavelength / factor)) for factor in (1, fibres)]
+        noise = generator.normal(0, generator.uniform(0.2, 1), shape).astype(np.float32)
+        texture += cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC)
+    height, width = size
+    turn = cv2.getRotationMatrix2D((side / 2, side / 2), generator.uniform(0, 360), 1)
+    turn[:, 2] += [(width - side) / 2, (height - side) / 2]
+    texture = cv2.warpAffine(texture, turn, (width, height), borderMode=cv2.BORDER_REFLECT_101)
+    uptake = 1 / (1 + np.exp(-generator.uniform(0.5, 4) * (texture - generator.uniform(-1, 1))))
+    dye = generator.uniform(0.05, 0.9) * np.array(EOSIN) * np.exp(generator.normal(0, 0.25, 3))
+    return (uptake[..., None] * dye).astype(np.float32)
 
 
 def _light(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:

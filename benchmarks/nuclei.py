@@ -7,7 +7,7 @@ import tensorflow_datasets as tfds
 
 import tfds_dsb2018  # noqa: F401  registers the data set
 from benchmarks import pipeline
-from keras_nuclei import images
+from keras_nuclei import images, segmentation
 
 SPLITS = ("all", "random", "grouped", "stardist", "stardist_unseen")
 """What a preset may be trained on; see `training_ids`."""
@@ -33,7 +33,8 @@ class NucleiImage:
         label_map: int32 `(H, W)`.
         modality: `"fluorescence"`, `"histology"` or `"brightfield"`.
         field_of_view: Number that tiles of one field share.
-        diameter: Of its typical nucleus in pixels: the median of those of circles of equal area.
+        diameter: Of its typical nucleus in pixels, as `keras_nuclei.segment` would estimate it at
+            best (`keras_nuclei.segmentation.typical_diameter`); 20 where there is none.
     """
 
     image_id: str
@@ -66,14 +67,14 @@ def as_nuclei_image(example: dict, modalities: list[str]) -> NucleiImage:
     """Make of an example of the data set what a preset learns from."""
     label_map = example["instances"][..., 0].astype(np.int32)
     areas = np.bincount(label_map.ravel())[1:]
-    diameter = 2 * np.sqrt(np.median(areas) / np.pi) if len(areas) else 20.0
+    diameter = segmentation.typical_diameter(areas) if len(areas) else 20.0
     return NucleiImage(
         image_id=example["image_id"].decode(),
         image=np.round(images.normalize(example["image"])).astype(np.uint8),
         label_map=label_map,
         modality=modalities[example["modality"]],
         field_of_view=int(example["field_of_view"]),
-        diameter=float(diameter),
+        diameter=diameter,
     )
 
 

@@ -6,6 +6,7 @@ writes into `runs/nuclei_base-grouped/`. Started again, it goes on where it stop
 """
 
 import argparse
+import collections
 import dataclasses
 import json
 import shutil
@@ -37,7 +38,9 @@ class Recipe:
         learning_rate: Of Adam at its highest: it rises for a fifteenth of the steps and falls to
             nothing along a cosine.
         shares: Of each modality among the crops.
+        rarity: What an image of a kind of n images is drawn by: n to this negative power.
         crowded: Share of crops with nuclei of another crop laid over them.
+        uneven: Share of the crops of fluorescence whose nuclei are made of uneven brightness.
     """
 
     epochs: int
@@ -51,12 +54,14 @@ class Recipe:
         ("histology", 0.34),
         ("brightfield", 0.08),
     )
+    rarity: float = 0.4
     crowded: float = 0.25
+    uneven: float = 0.25
 
 
 RECIPES = {
     "nuclei_small": Recipe(epochs=30),
-    "nuclei_base": Recipe(epochs=46),
+    "nuclei_base": Recipe(epochs=56),
 }
 
 
@@ -78,7 +83,7 @@ class Crops(keras.utils.PyDataset):
         self.recipe = recipe
         self.epoch = epoch
         self.seed = seed
-        self.chances = chances(rows, dict(recipe.shares))
+        self.chances = chances(rows, dict(recipe.shares), recipe.rarity)
 
     def __len__(self):
         return self.recipe.steps_per_epoch
@@ -99,17 +104,32 @@ class Crops(keras.utils.PyDataset):
             if row.modality == "fluorescence":  # nuclei differ in brightness
                 other = np.clip(other * generator.uniform(0.6, 1.4), 0, 255)
             image, label_map = augmentation.crowd(image, label_map, other, other_labels)
+        if row.modality == "fluorescence" and generator.random() < self.recipe.uneven:
+            image = augmentation.vary_brightness(image, label_map, generator)
         return augmentation.random_look(image, generator), label_map
 
 
-def chances(rows: list[nuclei.NucleiImage], shares: dict[str, float]) -> np.ndarray:
-    """Chance of each image to be drawn: its modality's share, the larger the image the more."""
+def chances(rows: list[nuclei.NucleiImage], shares: dict[str, float], rarity: float) -> np.ndarray:
+    """Chance of each image to be drawn: more for the larger, and for those of a rarer kind.
+
+    A modality has its share. Within it, an image weighs the square root of its pixels, divided by
+    the number of images of its kind to the power `rarity`.
+    """
     modalities = np.array([row.modality for row in rows])
+    kinds = [kind(row) for row in rows]
+    counts = collections.Counter(kinds)
     weights = np.sqrt([row.label_map.size for row in rows])
+    weights *= [counts[each] ** -rarity for each in kinds]
     for modality in np.unique(modalities):
         members = modalities == modality
         weights[members] *= shares[modality] / weights[members].sum()
     return weights / weights.sum()
+
+
+def kind(row: nuclei.NucleiImage) -> tuple:
+    """What images of one source have in common: modality, size, and whether they are pink."""
+    red, _, blue = np.median(row.image.reshape(-1, 3), axis=0)
+    return row.modality, row.label_map.shape, bool(red > blue)
 
 
 def main(argv: list[str] | None = None) -> Path:

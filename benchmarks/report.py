@@ -162,7 +162,7 @@ def presets_table() -> str:
             scores = result["scores"][part]["all"]
             stages = model_cards.training_stages(result)
             steps = sum(model_cards.steps(stage["recipe"]) for stage in stages)
-            mark = "" if "crowded" in result["recipe"] else "*"
+            mark = "" if "rarity" in result["recipe"] else "*"
             lines.append(
                 f"| {title} | `{preset}` | {steps:,}{mark} | {scores['images']}"
                 f" | {scores['accuracy']:.4f}"

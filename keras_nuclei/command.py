@@ -15,8 +15,9 @@ from keras_nuclei import __version__, export
 from keras_nuclei.images import read_pages
 from keras_nuclei.jobs import Job, name_jobs, output_names
 from keras_nuclei.measure import measure, overlay
-from keras_nuclei.presets import PRESETS, from_preset
+from keras_nuclei.presets import PRESETS
 from keras_nuclei.results import ResultFolder
+from keras_nuclei.runtimes import runner
 from keras_nuclei.segmentation import LARGEST_WHOLE, segment
 
 Number = TypeVar("Number", int, float)
@@ -227,7 +228,7 @@ def _load_segmenter(arguments: argparse.Namespace) -> Callable:
     if arguments.model.endswith(".keras"):
         model = keras.saving.load_model(arguments.model, compile=False)
     else:
-        model = from_preset(arguments.model)
+        model = runner(arguments.model)
     names = ("diameter", "scale", "tile_size", "augmentations")
     options = {name: getattr(arguments, name) for name in names}
 

@@ -20,6 +20,9 @@ class Preset:
         architecture: Keyword arguments of `keras_nuclei.unet`.
         file: Name of the file of weights in `keras_nuclei/weights`.
         sha256: Of that file, 64 hexadecimal digits.
+        graph: Name of the ONNX file beside it: the same model without weights, which
+            `keras_nuclei.runtimes` runs.
+        graph_sha256: Of that file.
         card: Name of the file beside it that says what it was trained on, how, and how well it
             does.
     """
@@ -28,6 +31,8 @@ class Preset:
     architecture: dict
     file: str
     sha256: str
+    graph: str
+    graph_sha256: str
     card: str
 
 
@@ -44,6 +49,8 @@ PRESETS = {
         },
         file="nuclei_small.npz",
         sha256="20bf43da3f6b8b7a2b3316ab62efa73d91919cf2081b822edb1eb1e38519c125",
+        graph="nuclei_small.onnx",
+        graph_sha256="06c0ff83ba36950b0d4466dc8b7e9801bc0005f7d663f020f02d01eaeab77d50",
         card="nuclei_small.md",
     ),
     "nuclei_base": Preset(
@@ -58,6 +65,8 @@ PRESETS = {
         },
         file="nuclei_base.npz",
         sha256="13442b77a148c107ef1200ed2f4d0e3825a0f0aa1f4fc3188dee9218d6d9a17e",
+        graph="nuclei_base.onnx",
+        graph_sha256="362221aec21c796b905f89a0f2e03dc193c15abc94f28d9bd97e67074bcdcec3",
         card="nuclei_base.md",
     ),
 }
@@ -87,55 +96,96 @@ def from_preset(name: str) -> keras.Model:
         >>> {head: tuple(values.shape) for head, values in sorted(outputs.items())}
         {'distance': (1, 61, 40, 1), 'foreground': (1, 61, 40, 1)}
     """
-    if name not in PRESETS:
-        raise ValueError(f"There is no preset {name!r}. There are: {', '.join(PRESETS)}.")
-    preset = PRESETS[name]
+    preset = find_preset(name)
     model = unet(**preset.architecture, encoder_weights=None, name=name)
-    load_weights(model, _read(preset))
+    assign_weights(model, read_arrays(preset))
     return model
 
 
-def _read(preset: Preset) -> bytes:
-    data = resources.files("keras_nuclei").joinpath("weights", preset.file).read_bytes()
+def find_preset(name: str) -> Preset:
+    """The preset of a name.
+
+    Raises:
+        ValueError: If there is none.
+
+    Example:
+        >>> find_preset("nuclei_small").file
+        'nuclei_small.npz'
+    """
+    if name not in PRESETS:
+        raise ValueError(f"There is no preset {name!r}. There are: {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
+
+def read_checked(file: str, sha256: str) -> bytes:
+    """Read a file of the package, and refuse a damaged one.
+
+    Args:
+        file: Its name in `keras_nuclei/weights`.
+        sha256: What its SHA-256 must be, 64 hexadecimal digits.
+
+    Raises:
+        ValueError: If it is another.
+
+    Example:
+        >>> preset = PRESETS["nuclei_small"]
+        >>> len(read_checked(preset.file, preset.sha256)) < 2e6
+        True
+    """
+    data = resources.files("keras_nuclei").joinpath("weights", file).read_bytes()
     digest = hashlib.sha256(data).hexdigest()
-    if digest != preset.sha256:
+    if digest != sha256:
         raise ValueError(
-            f"The weights {preset.file} of the installed package are damaged: their SHA-256 is "
-            f"{digest}, not {preset.sha256}. Install keras-nuclei again."
+            f"The file {file} of the installed package is damaged: its SHA-256 is {digest}, not "
+            f"{sha256}. Install keras-nuclei again."
         )
     return data
 
 
-def load_weights(model: keras.Model, data: bytes) -> None:
-    """Give a model the weights of a file that `benchmarks.package` has written.
+def read_arrays(preset: Preset) -> dict[str, np.ndarray]:
+    """Read the weights of a preset; running no code, whatever is in the file.
+
+    Returns:
+        An array for each variable under its path, convolution kernels in half precision.
+
+    Raises:
+        ValueError: If the file is damaged.
+
+    Example:
+        >>> arrays = read_arrays(PRESETS["nuclei_small"])
+        >>> arrays["foreground/convolution/kernel"].dtype
+        dtype('float16')
+    """
+    data = read_checked(preset.file, preset.sha256)
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def assign_weights(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
+    """Give a model the weights that `read_arrays` has read.
 
     Args:
         model: Of the architecture that was saved.
-        data: The file's bytes: NumPy's npz, an array for each variable under its path, convolution
-            kernels in half precision.
+        arrays: An array for each variable under its path.
 
     Raises:
         ValueError: If an array is missing, left over or of another shape.
 
     Example:
-        >>> import io
         >>> import keras
         >>> import numpy as np
         >>> inputs = keras.Input((2,))
         >>> model = keras.Model(inputs, keras.layers.Dense(1, name="sum")(inputs))
-        >>> file = io.BytesIO()
-        >>> np.savez(file, **{"sum/kernel": np.ones((2, 1)), "sum/bias": np.zeros(1)})
-        >>> load_weights(model, file.getvalue())
+        >>> assign_weights(model, {"sum/kernel": np.ones((2, 1)), "sum/bias": np.zeros(1)})
         >>> model.predict(np.array([[3, 4]]), verbose=0).tolist()
         [[7.0]]
     """
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        variables = {variable.path: variable for variable in model.variables}
-        unknown, missing = set(arrays.files) - set(variables), set(variables) - set(arrays.files)
-        if unknown or missing:
-            raise ValueError(
-                f"The weights do not fit the model {model.name!r}: {sorted(missing)} are missing, "
-                f"{sorted(unknown)} are left over."
-            )
-        for path, variable in variables.items():
-            variable.assign(arrays[path].astype("float32"))
+    variables = {variable.path: variable for variable in model.variables}
+    unknown, missing = arrays.keys() - variables.keys(), variables.keys() - arrays.keys()
+    if unknown or missing:
+        raise ValueError(
+            f"The weights do not fit the model {model.name!r}: {sorted(missing)} are missing, "
+            f"{sorted(unknown)} are left over."
+        )
+    for path, variable in variables.items():
+        variable.assign(arrays[path].astype("float32"))

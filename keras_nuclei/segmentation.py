@@ -14,7 +14,7 @@ from scipy.ndimage import maximum, uniform_filter
 
 from keras_nuclei.images import contrast_limits, normalize
 from keras_nuclei.instances import label_nuclei
-from keras_nuclei.presets import from_preset
+from keras_nuclei.runtimes import runner
 from keras_nuclei.stitching import check_out, label_tiled
 from keras_nuclei.tiles import image_shape
 from keras_nuclei.tiling import predict_tiled
@@ -69,7 +69,8 @@ def segment(
         image: `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)`: grey, RGB or RGBA, of any real
             dtype and range, bright nuclei on dark or dark ones on bright. Anything that can be
             sliced will do, a memory map too.
-        model: A name in `keras_nuclei.PRESETS`, or a model whose output is a dict with the heads
+        model: A name in `keras_nuclei.PRESETS`, which is run by whatever is fastest here
+            (`keras_nuclei.runtimes.runner`); or a model whose output is a dict with the heads
             `"foreground"` and `"distance"`, as that of a preset; or a function from float32 batches
             `(n, height, width, 3)`, 0..255, to such a dict.
         diameter: Of a typical nucleus, in pixels of the image. Nuclei much larger or smaller than
@@ -159,7 +160,10 @@ def model_scale(diameter: float) -> float:
 
 
 def estimate_diameter(
-    image: Sliceable, model: keras.Model | str = "nuclei_base", *, tile_size: int = 512
+    image: Sliceable,
+    model: keras.Model | Callable | str = "nuclei_base",
+    *,
+    tile_size: int = 512,
 ) -> float:
     """Estimate how large the nuclei of an image are, by looking at it from two distances.
 
@@ -254,7 +258,9 @@ class Look(NamedTuple):
     label_map: np.ndarray
 
 
-def look(image: np.ndarray, model: keras.Model, *, scale: float, tile_size: int = 512) -> Look:
+def look(
+    image: np.ndarray, model: keras.Model | Callable, *, scale: float, tile_size: int = 512
+) -> Look:
     """Look for nuclei in an image at a scale.
 
     Args:
@@ -371,12 +377,12 @@ def _require_scale(diameter: float | None, scale: float | None) -> None:
 
 
 @functools.lru_cache(maxsize=2)
-def _preset(name: str) -> keras.Model:
-    return from_preset(name)
+def _preset(name: str) -> keras.Model | Callable:
+    return runner(name)
 
 
 def predict_maps(
-    image: np.ndarray, model: keras.Model, *, scale: float = 1.0, **options: Any
+    image: np.ndarray, model: keras.Model | Callable, *, scale: float = 1.0, **options: Any
 ) -> dict[str, np.ndarray]:
     """Let a model draw its maps of an image that it sees larger or smaller than it is.
 

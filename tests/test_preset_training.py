@@ -198,11 +198,85 @@ def row(number, modality, field, size=64):
     )  # fmt: skip
 
 
-def test_chances_give_each_modality_its_share_and_large_images_more():
+def test_chances_give_each_modality_its_share_and_large_and_rare_images_more():
     rows = [row(0, "fluorescence", 0), row(1, "fluorescence", 1, 128), row(2, "histology", 2)]
-    chances = presets.chances(rows, {"fluorescence": 0.6, "histology": 0.3, "brightfield": 0.1})
+    shares = {"fluorescence": 0.6, "histology": 0.3, "brightfield": 0.1}
     # By hand: 0.6 is shared 64 to 128, and 0.9 is all there is.
-    np.testing.assert_allclose(chances, [0.2 / 0.9, 0.4 / 0.9, 0.3 / 0.9])
+    expected = [0.2 / 0.9, 0.4 / 0.9, 0.3 / 0.9]
+    np.testing.assert_allclose(presets.chances(rows, shares, rarity=0.4), expected)
+    # Four images of the first kind: with 1/2 each weighs 64 / 2, with 1 all of them one image's 64.
+    rows += [row(number, "fluorescence", number) for number in (3, 4, 5)]
+    for rarity, weight in ((0, 64), (0.5, 32), (1, 16)):
+        chances = presets.chances(rows, shares, rarity)
+        assert chances[0] / chances[1] == pytest.approx(weight / 128)
+        assert chances[2] == pytest.approx(0.3 / 0.9)
+
+
+def test_pink_tissue_is_a_kind_of_its_own():
+    purple, pink = (
+        dataclasses.replace(row(0, "histology", 0), image=np.full((64, 64, 3), colour, "uint8"))
+        for colour in ((200, 170, 245), (226, 121, 215))
+    )
+    assert presets.kind(purple) != presets.kind(pink)
+    assert presets.kind(purple) == presets.kind(dataclasses.replace(purple, field_of_view=7))
+    assert presets.kind(purple) != presets.kind(row(0, "histology", 0, size=32))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), height=st.integers(1, 70), width=st.integers(1, 70))
+def test_a_counterstain_only_absorbs_and_mostly_green(seed, height, width):
+    density, again = (
+        augmentation.counterstain((height, width), np.random.default_rng(seed)) for _ in range(2)
+    )
+    np.testing.assert_array_equal(density, again)
+    assert density.shape == (height, width, 3)
+    assert density.dtype == np.float32
+    assert density.min() >= 0
+    # One dye: the three colours are absorbed in the same proportions everywhere.
+    proportions = density.reshape(-1, 3) / density.sum(axis=-1).reshape(-1, 1)
+    np.testing.assert_allclose(proportions, proportions[:1].repeat(len(proportions), 0), atol=1e-4)
+
+
+def test_a_counterstain_has_patches():
+    densities = [
+        augmentation.counterstain((64, 64), np.random.default_rng(seed)).mean(axis=-1)
+        for seed in range(20)
+    ]
+    contrasts = [density.std() / density.mean() for density in densities]
+    assert np.median(contrasts) > 0.1
+    assert np.ptp([density.mean() for density in densities]) > 0.05
+
+
+def test_uneven_brightness_changes_each_nucleus_by_a_factor_of_its_own():
+    image = np.full((*TWO_TOUCHING.shape, 3), 20, "float32")
+    image[TWO_TOUCHING > 0] = 120
+    factors = []
+    for seed in range(40):
+        uneven = augmentation.vary_brightness(image, TWO_TOUCHING, np.random.default_rng(seed))
+        far = ~ndimage.binary_dilation(TWO_TOUCHING > 0, iterations=5)
+        np.testing.assert_allclose(uneven[far], 20, atol=1e-3)
+        for number in (1, 2, 3):
+            # In the middle, where no neighbour's factor is blurred in.
+            middle = ndimage.binary_erosion(number == TWO_TOUCHING, iterations=4)
+            assert np.ptp(uneven[middle]) < 2
+            factors.append((uneven[middle].mean() - 20) / 100)
+    assert 0.25 <= min(factors) < 0.35
+    assert 1.05 < max(factors) <= 1.2
+    empty = np.zeros_like(TWO_TOUCHING)
+    np.testing.assert_array_equal(
+        augmentation.vary_brightness(image, empty, np.random.default_rng(0)), image
+    )
+
+
+def test_most_crops_show_nuclei_as_large_as_segment_does():
+    # 13 pixels across are shown twice as large, 100 at 0.6 of their size.
+    for diameter, shown in ((13, 2), (40, 1), (100, 0.6)):
+        generator = np.random.default_rng(0)
+        scales = np.array([augmentation._scale(diameter, generator) for _ in range(2000)])
+        near = (scales > 0.69 * shown) & (scales < 1.46 * shown)
+        assert near.mean() > 0.6
+        assert scales.min() >= 0.25
+        assert scales.max() <= 4
 
 
 def test_splits_keep_what_they_hold_back():
@@ -232,7 +306,7 @@ def test_a_split_of_fluorescence_alone_takes_its_share_of_the_epochs():
     whole = presets.recipe_of("nuclei_base", "random")
     assert whole == presets.RECIPES["nuclei_base"]
     part = presets.recipe_of("nuclei_base", "stardist")
-    assert part == dataclasses.replace(whole, epochs=27)  # 0.58 of 46
+    assert part == dataclasses.replace(whole, epochs=32)  # 0.58 of 56
 
 
 @pytest.fixture
