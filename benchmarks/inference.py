@@ -5,9 +5,8 @@
 The official test images are written as PNG files, segmented by each preset as
 `keras_nuclei.segment` does, and their label maps written as TIFF files; each step is timed. Beside
 it stands the floor: the network's own forward pass over the same pixels in a tight loop. Times
-depend on the machine, so look at the shares and ratios. Where OpenVINO is installed, or ONNX
-Runtime with what Keras exports ONNX with (onnx, onnxruntime, tf2onnx), their forward passes are
-timed next to Keras's. About five minutes on two cores.
+depend on the machine, so look at the shares and ratios. Where ONNX Runtime or OpenVINO are
+installed, their forward passes are timed next to Keras's. About five minutes on two cores.
 """
 
 import argparse
@@ -19,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -30,7 +30,7 @@ import keras_nuclei
 from benchmarks import nuclei
 from benchmarks.data import peak_kilobytes, timed
 from benchmarks.runs import environment, write_json
-from keras_nuclei import export, images, instances
+from keras_nuclei import export, images, instances, runtimes
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"{args.output} exists; name another file or pass --overwrite")
 
     official = nuclei.load("dsb2018", "test", args.data_dir)
-    result = {"presets": {}, "environment": environment()}
+    result = {"presets": {}, "environment": environment() | {"runtime": runtime()}}
     with tempfile.TemporaryDirectory() as folder:
         files = write_images(official, Path(folder))
         for name in keras_nuclei.PRESETS:
@@ -89,10 +89,10 @@ def write_images(rows: list[nuclei.NucleiImage], folder: Path) -> dict[str, list
 
 def measure_preset(name: str, files: dict[str, list[Path]], rounds: int) -> dict:
     """Times of a preset by group of files, each the median over the rounds."""
-    model = keras_nuclei.from_preset(name)
+    model = as_function(runtimes.runner(name))
     result = {}
     for group, paths in files.items():
-        # Every size is compiled once, when it is first seen: that is not what is measured.
+        # Keras compiles every size once, when it is first seen: that is not what is measured.
         for path in paths:
             steps(path, model, path.with_suffix(".tif"))
         timings = [time_group(paths, model) for _ in range(rounds)]
@@ -110,12 +110,23 @@ def measure_preset(name: str, files: dict[str, list[Path]], rounds: int) -> dict
             "peak_memory_megabytes": memory(
                 name, max(paths, key=lambda path: images.read_image(path).size)
             ),
-            "forward_pass": compare_runtimes(model, paths[-1]) if group == "512" else None,
+            "forward_pass": compare_runtimes(name, paths[-1]) if group == "512" else None,
         }
     return result
 
 
-def time_group(paths: list[Path], model: keras.Model) -> dict[str, float]:
+def runtime() -> str:
+    """What runs the presets here."""
+    preset = next(iter(keras_nuclei.PRESETS))
+    return "keras" if isinstance(runtimes.runner(preset), keras.Model) else "onnxruntime"
+
+
+def as_function(model: keras.Model | Callable) -> Callable:
+    """The model as a function of a batch."""
+    return model.predict_on_batch if isinstance(model, keras.Model) else model
+
+
+def time_group(paths: list[Path], model: Callable) -> dict[str, float]:
     """Seconds of each step, summed over files, and of the floor."""
     totals = defaultdict(float)
     for path in paths:
@@ -127,18 +138,18 @@ def time_group(paths: list[Path], model: keras.Model) -> dict[str, float]:
 class Stopwatch:
     """A model that notes how long it is at work."""
 
-    def __init__(self, model: keras.Model):
+    def __init__(self, model: Callable):
         self.model = model
         self.seconds = 0.0
 
     def __call__(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         start = time.perf_counter()
-        maps = self.model.predict_on_batch(batch)
+        maps = self.model(batch)
         self.seconds += time.perf_counter() - start
         return maps
 
 
-def steps(path: Path, model: keras.Model, output: Path) -> dict[str, float]:
+def steps(path: Path, model: Callable, output: Path) -> dict[str, float]:
     """Segment a file and write its label map; seconds of each step, and of the floor.
 
     The network is its forward passes alone. Separation is all else that `segment` does: contrast,
@@ -162,20 +173,21 @@ def steps(path: Path, model: keras.Model, output: Path) -> dict[str, float]:
     }
 
 
-def forward_pass(image: np.ndarray, model: keras.Model) -> float:
+def forward_pass(image: np.ndarray, model: Callable) -> float:
     """Seconds that the network alone takes for the pixels of an image, in tiles of up to 512."""
     tile = image[None, :512, :512]
-    model.predict_on_batch(tile)
+    model(tile)
     start = time.perf_counter()
-    model.predict_on_batch(tile)
+    model(tile)
     return (time.perf_counter() - start) * image.size / tile.size
 
 
-def compare_runtimes(model: keras.Model, path: Path) -> dict[str, dict[str, float]]:
+def compare_runtimes(name: str, path: Path) -> dict[str, dict[str, float]]:
     """Seconds of a forward pass by Keras and by other runtimes, and how far those differ."""
     batch = images.read_image(path)[None].astype("float32")
+    model = keras_nuclei.from_preset(name)
     expected = model.predict_on_batch(batch)
-    runtimes = {"keras": lambda: model.predict_on_batch(batch)}
+    runs = {"keras": lambda: model.predict_on_batch(batch)}
     with contextlib.suppress(ImportError), tempfile.TemporaryDirectory() as folder:
         import openvino
 
@@ -183,22 +195,14 @@ def compare_runtimes(model: keras.Model, path: Path) -> dict[str, dict[str, floa
         compiled = openvino.Core().compile_model(
             openvino.convert_model(folder), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
         )
-        runtimes["openvino"] = lambda: {
+        runs["openvino"] = lambda: {
             output.get_any_name(): values for output, values in compiled(batch).items()
         }
-    with contextlib.suppress(ImportError), tempfile.TemporaryDirectory() as folder:
-        import onnxruntime
-
-        file = Path(folder, "model.onnx")
-        model.export(file, format="onnx", verbose=False)
-        session = onnxruntime.InferenceSession(file)
-        names = [output.name for output in session.get_outputs()]
-        (source,) = (each.name for each in session.get_inputs())
-        runtimes["onnxruntime"] = lambda: dict(
-            zip(names, session.run(names, {source: batch}), strict=True)
-        )
+    with contextlib.suppress(ImportError):
+        onnx_runner = runtimes.onnx_runner(name)
+        runs["onnxruntime"] = lambda: onnx_runner(batch)
     result = {}
-    for name, run in runtimes.items():
+    for name, run in runs.items():
         maps = run()
         times = [timed(run) for _ in range(5)]
         result[name] = {

@@ -58,8 +58,8 @@ def onnx_runner(name: str) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     Example:
         >>> import numpy as np
         >>> import keras_nuclei
-        >>> run = keras_nuclei.runtimes.onnx_runner("nuclei_small")  # doctest: +SKIP
-        >>> run(np.zeros((1, 61, 40, 3), "float32"))["distance"].shape  # doctest: +SKIP
+        >>> run = keras_nuclei.runtimes.onnx_runner("nuclei_small")
+        >>> run(np.zeros((1, 61, 40, 3), "float32"))["distance"].shape
         (1, 61, 40, 1)
     """
     preset = find_preset(name)

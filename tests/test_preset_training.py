@@ -27,7 +27,7 @@ from benchmarks import (
     separation,
     targets,
 )
-from keras_nuclei import matching
+from keras_nuclei import matching, runtimes
 from keras_nuclei.presets import PRESETS
 from tests.test_instances import draw
 
@@ -164,7 +164,7 @@ def test_every_method_separates_perfect_maps(method):
 def test_the_steps_of_a_file_add_up_and_its_label_map_is_written(tmp_path):
     image = np.where(TWO_TOUCHING > 0, 200, 20).astype("uint8")
     PIL.Image.fromarray(image).save(tmp_path / "image.png")
-    model = keras_nuclei.from_preset("nuclei_base")
+    model = inference.as_function(runtimes.runner("nuclei_base"))
     started = time.perf_counter()
     seconds = inference.steps(tmp_path / "image.png", model, tmp_path / "labels.tif")
     elapsed = time.perf_counter() - started

@@ -13,17 +13,12 @@ from hypothesis import strategies as st
 import keras_nuclei
 from keras_nuclei import presets, runtimes
 
-needs_onnxruntime = pytest.mark.skipif(
-    not importlib.util.find_spec("onnxruntime"), reason="ONNX Runtime is not installed"
-)
-
 
 @pytest.fixture(scope="module", params=presets.PRESETS)
 def both(request):
     return runtimes.onnx_runner(request.param), keras_nuclei.from_preset(request.param)
 
 
-@needs_onnxruntime
 @settings(max_examples=6, deadline=None)
 @given(
     count=st.integers(1, 3),
@@ -45,7 +40,6 @@ def test_onnx_runtime_draws_what_keras_draws_at_any_size(both, count, height, wi
         )
 
 
-@needs_onnxruntime
 def test_nuclei_are_the_same_by_both(both):
     run, model = both
     rows, columns = np.mgrid[:150, :200]
@@ -56,7 +50,6 @@ def test_nuclei_are_the_same_by_both(both):
 
 
 def test_a_damaged_graph_is_refused(monkeypatch):
-    pytest.importorskip("onnxruntime")
     damaged = {**vars(presets.PRESETS["nuclei_base"]), "graph_sha256": "0" * 64}
     monkeypatch.setitem(presets.PRESETS, "nuclei_base", presets.Preset(**damaged))
     with pytest.raises(ValueError, match=r"nuclei_base.onnx .*is damaged.* Install keras-nuclei"):
