@@ -6,6 +6,9 @@ import re
 config = configparser.ConfigParser()
 config.read("setup.cfg")
 extras = config["options.extras_require"]
-requirements = [config["options"]["install_requires"], *map(extras.get, ("tensorflow", "bench"))]
+requirements = [
+    config["options"]["install_requires"],
+    *map(extras.get, ("tensorflow", "fast", "bench")),
+]
 for name, version in re.findall(r"^([\w.-]+) >=([\d.]+)", "\n".join(requirements), re.MULTILINE):
     print(f"{name}=={version}.*")

@@ -14,7 +14,7 @@ SMALLEST_DIAMETER, LARGEST_DIAMETER = 10, 70
 """Of the nuclei of a crop whose scale is drawn anew, in pixels."""
 
 EOSIN = (0.2, 1.0, 0.45)
-"""About how much red, green and blue the pink dye of a stained tissue absorbs, by the green."""
+"""About how much red, green and blue the pink dye of stained tissue absorbs, next to green."""
 
 
 def random_crop(
@@ -71,11 +71,13 @@ def _scale(diameter: float, generator: np.random.Generator) -> float:
     chance = generator.random()
     if chance < 0.6:
         shown = segmentation.model_scale(diameter)
-        return shown * np.exp(generator.uniform(np.log(0.7), np.log(1.45)))
-    if chance < 0.75:
-        return np.exp(generator.uniform(np.log(0.65), np.log(1.6)))
-    wanted = np.exp(generator.uniform(np.log(SMALLEST_DIAMETER), np.log(LARGEST_DIAMETER)))
-    return np.clip(wanted / diameter, 0.25, 4)
+        scale = shown * np.exp(generator.uniform(np.log(0.7), np.log(1.45)))
+    elif chance < 0.75:
+        scale = np.exp(generator.uniform(np.log(0.65), np.log(1.6)))
+    else:
+        wanted = np.exp(generator.uniform(np.log(SMALLEST_DIAMETER), np.log(LARGEST_DIAMETER)))
+        scale = wanted / diameter
+    return np.clip(scale, 0.25, 4)
 
 
 def _centre(label_map: np.ndarray, reach: float, generator: np.random.Generator) -> np.ndarray:
@@ -211,7 +213,7 @@ def _restain(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def counterstain(size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
-    """What a second dye absorbs, as eosin does, where there are no nuclei to be seen by it.
+    """What a second dye absorbs, as eosin does: it lies over everything and tells of no nuclei.
 
     Tissue takes it up in patches and fibres of all sizes: noise of several wavelengths, drawn out
     to one side.

@@ -24,7 +24,7 @@ the 65 images of the official test was trained on, or used to choose anything.
 
 From ImageNet weights, {steps} steps of {batch_size} crops of {crop_size}x{crop_size} pixels, Adam,
 learning rate up to {learning_rate}. Of the crops, {shares}.
-They are scaled (nuclei of about 10 to 70 pixels), rotated, mirrored, stretched, tinted or stained
+They are scaled (nuclei of about 10 to 80 pixels), rotated, mirrored, stretched, tinted or stained
 otherwise, inverted, made brighter, darker, blurred, noisy.{last_stage} The heads {dropped}
 were learned beside and left behind. {hours:.1f} hours on {cpus} CPU cores, shared with other work.
 
@@ -89,7 +89,7 @@ def card(name: str, single: dict, half: dict, packed: dict, size: int, table: st
         crop_size=recipe["crop_size"],
         learning_rate=recipe["learning_rate"],
         shares=", ".join(f"{share:.0%} are {modality}" for modality, share in recipe["shares"]),
-        last_stage=last_stage(recipe),
+        last_stage=last_stage(recipe, len(stages)),
         dropped=", ".join(f"`{head}`" for head in recipe["heads"] if head not in kept),
         hours=sum(stage["seconds"] for stage in stages) / 3600,
         cpus=single["environment"]["cpus"],
@@ -102,20 +102,21 @@ def card(name: str, single: dict, half: dict, packed: dict, size: int, table: st
     )
 
 
-def last_stage(recipe: dict) -> str:
+def last_stage(recipe: dict, stages: int) -> str:
     """What the last stage of a training did besides; nothing in the earliest recipe."""
     said = ""
-    if recipe.get("crowded"):
+    if "crowded" in recipe:
+        start = " In the last stage" if stages > 1 else " Of the crops"
         said += (
-            f" In the last stage, {recipe['crowded']:.0%} were crowded with\nnuclei of another "
-            "crop laid over, stretch and stain varied more, a tenth was compressed as JPEG."
+            f"{start}, {recipe['crowded']:.0%} were crowded with\nnuclei of another crop laid "
+            "over, stretch and stain varied more, a tenth was compressed as JPEG."
         )
-    if recipe.get("rarity"):
+    if "rarity" in recipe:
         said += (
             " Most\ncrops then showed nuclei as large as `segment` shows them, images of rarer "
-            "kinds were drawn\nmore often, a second dye in patches and fibres was laid over a "
-            "third of the stained tissue, and\nin "
-            f"{recipe['uneven']:.0%} of the fluorescence each nucleus was made brighter or dimmer."
+            "kinds were drawn\nmore often, about a third of the stained tissue, and what was made "
+            "of fluorescence to look so,\nhad a second dye laid over in patches and fibres, and in "
+            f"{recipe['uneven']:.0%} of the fluorescence each\nnucleus was made brighter or dimmer."
         )
     return said
 

@@ -4,7 +4,7 @@
 
 writes `keras_nuclei/weights/<preset>.onnx` and prints the SHA-256 to note in
 `keras_nuclei/presets.py`. A graph depends on a preset's architecture, not on its weights: trained
-anew, a preset keeps its graph. Needs the extra `export`.
+anew, a preset keeps its graph. Needs the extra `export`, and TensorFlow as Keras's backend.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import keras
 
 import keras_nuclei
 from benchmarks.package import WEIGHTS
-from keras_nuclei.presets import PRESETS
+from keras_nuclei.presets import PRESETS, find_preset
 
 OPSET = 18
 
@@ -23,9 +23,12 @@ OPSET = 18
 def main(argv: list[str] | None = None) -> None:
     """Write the graphs that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("presets", nargs="*", choices=[[], *PRESETS], help="default: all")
-    for name in parser.parse_args(argv).presets or PRESETS:
-        preset = PRESETS[name]
+    parser.add_argument("presets", nargs="*", help=f"of {', '.join(PRESETS)}; default: all")
+    args = parser.parse_args(argv)
+    if keras.backend.backend() != "tensorflow":
+        parser.error("tf2onnx converts what TensorFlow traces: set KERAS_BACKEND=tensorflow")
+    for name in args.presets or PRESETS:
+        preset = find_preset(name)
         model = keras_nuclei.unet(**preset.architecture, encoder_weights=None, name=name)
         data = graph(model)
         (WEIGHTS / preset.graph).write_bytes(data)
@@ -44,6 +47,9 @@ def graph(model: keras.Model) -> bytes:
 
     Returns:
         The ONNX file: an input `images`, float32 `(batch, height, width, channels)`.
+
+    Raises:
+        RuntimeError: If a weight did not come through under its name.
     """
     import onnx
     import tensorflow as tf
@@ -64,6 +70,8 @@ def graph(model: keras.Model) -> bytes:
     converted, _ = tf2onnx.convert.from_function(draw, input_signature=signature, opset=OPSET)
 
     inputs = list(converted.graph.input)
+    if {each.name for each in inputs} != {"images", *names}:
+        raise RuntimeError(f"tf2onnx made other inputs of it: {[each.name for each in inputs]}.")
     del converted.graph.input[:]
     converted.graph.input.extend(each for each in inputs if each.name == "images")
     for node in converted.graph.node:

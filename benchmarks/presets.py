@@ -38,7 +38,8 @@ class Recipe:
         learning_rate: Of Adam at its highest: it rises for a fifteenth of the steps and falls to
             nothing along a cosine.
         shares: Of each modality among the crops.
-        rarity: What an image of a kind of n images is drawn by: n to this negative power.
+        rarity: An image of a kind of n images is drawn with a weight of n ** -rarity: with 0 all
+            images count alike, with 1 all kinds.
         crowded: Share of crops with nuclei of another crop laid over them.
         uneven: Share of the crops of fluorescence whose nuclei are made of uneven brightness.
     """
@@ -77,13 +78,20 @@ def recipe_of(preset: str, split: str) -> Recipe:
 class Crops(keras.utils.PyDataset):
     """Batches of random crops; each depends on the seed, the epoch and its number alone."""
 
-    def __init__(self, rows: list[nuclei.NucleiImage], recipe: Recipe, epoch: int, seed: int):
+    def __init__(
+        self,
+        rows: list[nuclei.NucleiImage],
+        chances: np.ndarray,
+        recipe: Recipe,
+        epoch: int,
+        seed: int,
+    ):
         super().__init__(workers=2, max_queue_size=8)
         self.rows = rows
+        self.chances = chances
         self.recipe = recipe
         self.epoch = epoch
         self.seed = seed
-        self.chances = chances(rows, dict(recipe.shares), recipe.rarity)
 
     def __len__(self):
         return self.recipe.steps_per_epoch
@@ -182,10 +190,11 @@ def main(argv: list[str] | None = None) -> Path:
         print(f"Resuming after epoch {len(history)}.")
 
     # -- Epochs ---------------------------------------------------------------------------------
+    drawn = chances(rows, dict(recipe.shares), recipe.rarity)
     while len(history) < recipe.epochs:
         epoch = len(history)
         started = time.perf_counter()
-        crops = Crops(rows, recipe, epoch, seed=0)
+        crops = Crops(rows, drawn, recipe, epoch, seed=0)
         with keras_nuclei.fused_batch_norm():
             logs = model.fit(crops, initial_epoch=epoch, epochs=epoch + 1, shuffle=False).history
         row = {name: values[-1] for name, values in logs.items()}

@@ -261,9 +261,9 @@ def diameters_line() -> str:
 def inference_table() -> str:
     """What segmenting costs, by preset and size."""
     lines = [
-        "| preset | images | per second | reading | network | separation | writing "
+        "| preset | images | runtime | per second | reading | network | separation | writing "
         "| network / its bare forward pass | peak memory, MB |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for preset, groups in read("inference")["presets"].items():
         for group, result in groups.items():
@@ -272,7 +272,8 @@ def inference_table() -> str:
             total = sum(seconds[step] for step in STEPS)
             shares = " | ".join(f"{seconds[step] / total:.0%}" for step in STEPS)
             lines.append(
-                f"| `{preset}` | {title} | {result['images_per_second']:.3g} | {shares}"
+                f"| `{preset}` | {title} | {result.get('runtime', 'Keras')}"
+                f" | {result['images_per_second']:.3g} | {shares}"
                 f" | {result['network_over_floor']:.2f} | {result['peak_memory_megabytes']:.0f} |"
             )
     return "\n".join(lines)

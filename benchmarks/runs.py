@@ -1,5 +1,6 @@
 """The folder of a run: its settings, its checkpoints, its JSON, and what it ran on."""
 
+import importlib.util
 import json
 import platform
 import shutil
@@ -67,6 +68,8 @@ def resume(run: Path) -> tuple[list[dict], keras.Model | None]:
 def environment() -> dict:
     """What a time depends on, besides the code."""
     packages = ("keras", "tensorflow", "numpy", "tensorflow-datasets", "opencv-python-headless")
+    if importlib.util.find_spec("onnxruntime"):
+        packages += ("onnxruntime",)
     return {
         "python": platform.python_version(),
         "backend": keras.backend.backend(),

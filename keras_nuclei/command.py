@@ -17,7 +17,7 @@ from keras_nuclei.jobs import Job, name_jobs, output_names
 from keras_nuclei.measure import measure, overlay
 from keras_nuclei.presets import PRESETS
 from keras_nuclei.results import ResultFolder
-from keras_nuclei.runtimes import runner
+from keras_nuclei.runtimes import fastest
 from keras_nuclei.segmentation import LARGEST_WHOLE, segment
 
 Number = TypeVar("Number", int, float)
@@ -228,7 +228,7 @@ def _load_segmenter(arguments: argparse.Namespace) -> Callable:
     if arguments.model.endswith(".keras"):
         model = keras.saving.load_model(arguments.model, compile=False)
     else:
-        model = runner(arguments.model)
+        model = fastest(arguments.model)
     names = ("diameter", "scale", "tile_size", "augmentations")
     options = {name: getattr(arguments, name) for name in names}
 

@@ -14,7 +14,7 @@ from scipy.ndimage import maximum, uniform_filter
 
 from keras_nuclei.images import contrast_limits, normalize
 from keras_nuclei.instances import label_nuclei
-from keras_nuclei.runtimes import runner
+from keras_nuclei.runtimes import fastest
 from keras_nuclei.stitching import check_out, label_tiled
 from keras_nuclei.tiles import image_shape
 from keras_nuclei.tiling import predict_tiled
@@ -70,7 +70,7 @@ def segment(
             dtype and range, bright nuclei on dark or dark ones on bright. Anything that can be
             sliced will do, a memory map too.
         model: A name in `keras_nuclei.PRESETS`, which is run by whatever is fastest here
-            (`keras_nuclei.runtimes.runner`); or a model whose output is a dict with the heads
+            (`keras_nuclei.runtimes.fastest`); or a model whose output is a dict with the heads
             `"foreground"` and `"distance"`, as that of a preset; or a function from float32 batches
             `(n, height, width, 3)`, 0..255, to such a dict.
         diameter: Of a typical nucleus, in pixels of the image. Nuclei much larger or smaller than
@@ -378,7 +378,7 @@ def _require_scale(diameter: float | None, scale: float | None) -> None:
 
 @functools.lru_cache(maxsize=2)
 def _preset(name: str) -> keras.Model | Callable:
-    return runner(name)
+    return fastest(name)
 
 
 def predict_maps(

@@ -455,7 +455,7 @@ def test_a_model_that_cant_be_loaded_changes_nothing(model, folder, capsys, monk
     def damaged(name):
         raise ValueError(f"{name} is damaged")
 
-    monkeypatch.setattr(command, "runner", damaged)
+    monkeypatch.setattr(command, "fastest", damaged)
     Path("damaged.keras").write_bytes(b"no archive")
     tifffile.imwrite("images/a.tif", squares(1))
     arguments = ["images", "--output", "out", "--model", model]

@@ -141,23 +141,12 @@ for name in maps:
 # %%
 # In ``segment``
 # --------------
-# ``segment`` takes any function from a batch to a dict of maps, such as one around a session of
-# another runtime: here the trained model, run by ONNX Runtime. It has just been loaded, so it is
-# called once before it is exported.
-
-preset = keras_nuclei.from_preset("nuclei_small")
-preset(images)
-preset.export(folder / "nuclei_small.onnx", format="onnx", verbose=False)
-session = onnxruntime.InferenceSession(folder / "nuclei_small.onnx")
-
-
-def run(batch):
-    """Predict the maps of a batch."""
-    names = [output.name for output in session.get_outputs()]
-    maps = dict(zip(names, session.run(None, {session.get_inputs()[0].name: batch}), strict=True))
-    return {head: maps[head] for head in ("foreground", "distance")}
-
+# ``segment`` takes any function from a batch to a dict of maps. For the trained models that is what
+# it makes by itself where ONNX Runtime is installed and there is no GPU; a model of your own it can
+# be given in the same way.
 
 image, _ = draw_field(0, 256, 256)
+run = keras_nuclei.runtimes.onnx_runner("nuclei_small")
 print(keras_nuclei.segment(image, run).max(), "nuclei")
+preset = keras_nuclei.from_preset("nuclei_small")
 print(keras_nuclei.segment(image, preset).max(), "nuclei by Keras")
