@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from scipy import ndimage
 
@@ -64,7 +65,7 @@ def label_nuclei(
         )
     inside = foreground > threshold
     if smoothing:
-        distance = ndimage.gaussian_filter(distance, smoothing)
+        distance = _smooth(distance, smoothing)
     seeds = np.zeros(inside.shape, np.int32)
     for level in sorted(seed_thresholds, reverse=True):
         pieces = _drop_small((distance > level) & inside, min_seed_area)
@@ -74,6 +75,12 @@ def label_nuclei(
     depth = np.round(distance * -1000).astype(np.int16)
     label_map = watershed(depth, seeds, connectivity=2, mask=inside)
     return _renumber(label_map, min_area)
+
+
+def _smooth(values: np.ndarray, sigma: float) -> np.ndarray:
+    """As `scipy.ndimage.gaussian_filter`, in a fraction of its time."""
+    side = 2 * round(4 * sigma) + 1  # SciPy, too, leaves out what lies beyond four deviations
+    return cv2.GaussianBlur(values, (side, side), sigma, borderType=cv2.BORDER_REFLECT)
 
 
 def _seed_sure_pieces(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import cv2
 import keras
 import numpy as np
-from scipy.ndimage import maximum, uniform_filter
+from scipy.ndimage import uniform_filter
 
 from keras_nuclei.images import contrast_limits, normalize
 from keras_nuclei.instances import label_nuclei
@@ -287,8 +287,9 @@ def look(
     if not len(areas):
         return Look(0.0, float(SMALLEST_DIAMETER), label_map)
     certainty = maps["foreground"][label_map > 0].mean()
-    middles = maximum(maps["distance"][..., 0], label_map, np.arange(1, len(areas) + 1))
-    clarity = certainty * np.average(middles, weights=areas)
+    middles = np.zeros(len(areas) + 1, "float32")
+    np.maximum.at(middles, label_map.ravel(), maps["distance"].ravel())
+    clarity = certainty * np.average(middles[1:], weights=areas)
     return Look(float(clarity), typical_diameter(areas) / scale, label_map)
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-from keras_nuclei import matching
+from keras_nuclei import instances, matching
 from keras_nuclei.instances import label_nuclei
 
 
@@ -21,6 +21,19 @@ def draw(discs, shape=(64, 80)):
         depth = distance_transform_edt(label_map == number)
         distance = np.maximum(distance, depth / max(1, depth.max()))
     return label_map, (label_map > 0).astype("float32"), distance.astype("float32")
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    height=st.integers(1, 60),
+    width=st.integers(1, 60),
+    sigma=st.floats(0.1, 12),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_maps_are_smoothed_as_scipy_does(height, width, sigma, seed):
+    values = np.random.default_rng(seed).uniform(0, 1, (height, width)).astype("float32")
+    expected = gaussian_filter(values, sigma, radius=round(4 * sigma))
+    np.testing.assert_allclose(instances._smooth(values, sigma), expected, atol=1e-5)
 
 
 def test_touching_discs_become_separate():
