@@ -8,7 +8,9 @@ small. Writes `diameters.json` into the run's folder.
 """
 
 import argparse
+import functools
 import json
+from collections import defaultdict
 from pathlib import Path
 
 import cv2
@@ -38,30 +40,45 @@ def main(argv: list[str] | None = None) -> Path:
     model = keras.models.load_model(args.run / "model.keras", compile=False)
     rows = one_of_each_field(training, args.data_dir)
 
-    views = []
+    factors = {
+        margin: {magnification: [] for magnification in MAGNIFICATIONS} for margin in MARGINS
+    }
     for row in tqdm(rows, unit="image"):
         for magnification in MAGNIFICATIONS:
             image, diameter = magnify(row, magnification)
-            if diameter:
-                near, far = (
-                    segmentation.look(image, model, scale=scale) for scale in (1, segmentation.FAR)
-                )
-                views.append((magnification, diameter, near, far))
+            if not diameter:
+                continue
+            wanted = segmentation.model_scale(diameter)
+            for margin, estimate in estimates(image, model).items():
+                factor = segmentation.model_scale(estimate) / wanted
+                factors[margin][magnification].append(factor)
 
     trials = []
-    for margin in MARGINS:
-        factors = {magnification: [] for magnification in MAGNIFICATIONS}
-        for magnification, diameter, near, far in views:
-            estimate = segmentation.choose(near, far, margin).diameter
-            seen, wanted = (segmentation.model_scale(each) for each in (estimate, diameter))
-            factors[magnification].append(seen / wanted)
-        factors["all"] = [factor for each in factors.values() for factor in each]
-        shares = {key: np.mean(np.abs(np.log(each)) < np.log(1.5)) for key, each in factors.items()}
-        trials.append({"margin": margin, "right": shares})
-        print(f"margin {margin}: {shares['all']:.1%} right")
+    for margin, by_magnification in factors.items():
+        every = [factor for each in by_magnification.values() for factor in each]
+        groups = {**by_magnification, "all": every}
+        right = {key: np.mean(np.abs(np.log(each)) < np.log(1.5)) for key, each in groups.items()}
+        trials.append({"margin": margin, "right": right})
+        print(f"margin {margin}: {right['all']:.1%} right")
     path = args.run / "diameters.json"
-    write_json(path, {**training, "images": len(rows), "views": len(views), "trials": trials})
+    write_json(path, {**training, "images": len(rows), "views": len(every), "trials": trials})
     return path
+
+
+def estimates(image: np.ndarray, model: keras.Model) -> dict[float, float]:
+    """Diameters that are estimated by each of `MARGINS`."""
+
+    @functools.cache
+    def look(scale: float) -> segmentation.Look:
+        return segmentation.look(image, model, scale=scale)
+
+    def look_again(view: segmentation.Look) -> segmentation.Look:
+        return look(segmentation.model_scale(view.diameter))
+
+    near, far = look(1), look(segmentation.FAR)
+    return {
+        margin: segmentation.choose(near, far, look_again, margin).diameter for margin in MARGINS
+    }
 
 
 def one_of_each_field(training: dict, data_dir: str | None) -> list[nuclei.NucleiImage]:

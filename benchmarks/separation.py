@@ -27,7 +27,7 @@ SETTINGS = {
     "boundary": {"seed_thresholds": ((0.3,), (0.5,), (0.7,)), "smoothing": SMOOTHING},
     "distance": {
         "threshold": (0.5, 0.55, 0.6),
-        "seed_thresholds": ((0.5,), (0.5, 0.7), (0.5, 0.8), (0.5, 0.6, 0.7, 0.8)),
+        "seed_thresholds": ((0.5,), (0.5, 0.6, 0.7, 0.8)),
         "smoothing": (1.5, 2, 2.5, 3),
     },
     "distance less boundary": {

@@ -37,8 +37,8 @@ SMALLEST_SCALE, LARGEST_ASKED_SCALE = 1 / 64, 8
 FAR = 0.25
 """The scale at which large nuclei are looked for."""
 
-FAR_MARGIN = 1.05
-"""How much clearer nuclei must show there to be taken for large ones."""
+FAR_MARGIN = 1.0
+"""How many times clearer nuclei must show there to be taken for large ones."""
 
 THRESHOLD, SEED_THRESHOLDS, SMOOTHING = 0.55, (0.5, 0.6, 0.7, 0.8), 2.5
 """How nuclei are made of maps (see `label_maps`); chosen by `benchmarks/separation.py`."""
@@ -171,10 +171,11 @@ def estimate_diameter(
     finds no nuclei there, one or two other parts), as it is and at a quarter of the size, and what
     it draws more clearly counts. Clear is what is surely foreground and has a distinct middle: the
     product of the mean foreground and of the mean, over the pixels, of the highest distance in
-    their nucleus. From afar a clump can pass for a large nucleus. So that view has to be clearer by
-    5 %, and, where the other one shows nuclei too, to show none of more than 240 pixels, which
-    even from there would be larger than what the models know (for how often that is right, see
-    `benchmarks/diameters.py`).
+    their nucleus. From afar a clump can pass for a large nucleus. So what is clearer from there has
+    to stay so where either view is looked at again, at the scale at which `segment` would show
+    nuclei of its size; and, where the other view shows nuclei too, it may show none of more than
+    240 pixels, which even from afar would be larger than what the models know (for how often that
+    is right, see `benchmarks/diameters.py`).
 
     Args:
         image: As in `segment`.
@@ -230,14 +231,15 @@ def _estimate(
     """The diameter, and the label map at scale 1 where it is of the whole image."""
     for window in _busiest_windows(image, limits):
         pixels = normalize(np.asarray(image[window]), limits=limits)
-        near = look(pixels, model, scale=1, tile_size=tile_size)
-        far = look(pixels, model, scale=FAR, tile_size=tile_size)
+        look_at = functools.partial(look, pixels, model, tile_size=tile_size)
+        near, far = look_at(scale=1), look_at(scale=FAR)
         if near.clarity or far.clarity:
             break
     else:
         _logger.info("No nuclei to estimate a diameter from: took %s.", near.diameter)
     whole = pixels.shape[:2] == tuple(image.shape[:2])
-    return choose(near, far).diameter, near.label_map if whole else None
+    chosen = choose(near, far, lambda view: look_at(scale=model_scale(view.diameter)))
+    return chosen.diameter, near.label_map if whole else None
 
 
 class Look(NamedTuple):
@@ -293,18 +295,32 @@ def look(
     return Look(float(clarity), typical_diameter(areas) / scale, label_map)
 
 
-def choose(near: Look, far: Look, margin: float = FAR_MARGIN) -> Look:
+def choose(
+    near: Look, far: Look, look_again: Callable[[Look], Look], margin: float = FAR_MARGIN
+) -> Look:
     """Of the looks at scale 1 and from afar, the one that shows the nuclei as they are.
+
+    Args:
+        near: At scale 1.
+        far: At the scale `FAR`.
+        look_again: Looks at the scale that fits the diameter of a look. It is called only where the
+            nuclei may be large.
+        margin: How many times clearer they must show from afar, and again, to be so.
 
     Example:
         >>> near, far = Look(0.80, 12.0, None), Look(0.82, 150.0, None)
-        >>> choose(near, far).diameter, choose(near, far, margin=1).diameter
-        (12.0, 150.0)
-        >>> choose(near, Look(0.95, 400.0, None)).diameter  # a clump
+        >>> choose(near, far, lambda look: look).diameter
+        150.0
+        >>> again = {12.0: Look(0.9, 13.0, None), 150.0: Look(0.7, 90.0, None)}
+        >>> choose(near, far, lambda look: again[look.diameter]).diameter
+        12.0
+        >>> choose(near, Look(0.95, 400.0, None), lambda look: look).diameter  # a clump
         12.0
     """
     too_large = far.diameter > LARGEST_DIAMETER / FAR and near.clarity > 0
-    return far if far.clarity > margin * near.clarity and not too_large else near
+    if too_large or far.clarity <= margin * near.clarity:
+        return near
+    return far if look_again(far).clarity > margin * look_again(near).clarity else near
 
 
 def typical_diameter(areas: np.ndarray) -> float:

@@ -113,6 +113,28 @@ def test_without_nuclei_there_are_three_looks_and_a_note(model, monkeypatch, cap
     assert "No nuclei to estimate a diameter from" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("near", "far", "near_again", "far_again", "chosen"),
+    [
+        ((0.8, 20), (0.9, 150), 0.7, 0.8, 150),  # clearer from afar, and so again
+        ((0.8, 20), (0.9, 150), 0.9, 0.8, 20),  # not so again: a clump
+        ((0.8, 20), (0.8, 150), None, None, 20),  # as clear from near: nobody looks again
+        ((0.8, 20), (0.9, 250), None, None, 20),  # larger than what is expected
+        ((0.0, 26), (0.9, 250), 0.0, 0.9, 250),  # but where there is nothing else
+        ((0.0, 26), (0.0, 26), None, None, 26),
+    ],
+)
+def test_what_is_seen_from_afar_has_to_stay_clear(near, far, near_again, far_again, chosen):
+    looks = [segmentation.Look(*each, np.zeros((1, 1), int)) for each in (near, far)]
+    again = dict(zip((near[1], far[1]), (near_again, far_again), strict=True))
+
+    def look_again(look):
+        assert again[look.diameter] is not None
+        return look._replace(clarity=again[look.diameter])
+
+    assert segmentation.choose(*looks, look_again).diameter == chosen
+
+
 @pytest.mark.parametrize("image", ["nuclei.png", pathlib.Path("nuclei.png")])
 def test_a_path_is_no_image(model, image):
     with pytest.raises(TypeError, match=r"read_image\(path\)"):
