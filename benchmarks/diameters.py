@@ -40,9 +40,7 @@ def main(argv: list[str] | None = None) -> Path:
     model = keras.models.load_model(args.run / "model.keras", compile=False)
     rows = one_of_each_field(training, args.data_dir)
 
-    factors = {
-        margin: {magnification: [] for magnification in MAGNIFICATIONS} for margin in MARGINS
-    }
+    factors = {margin: defaultdict(list) for margin in MARGINS}
     for row in tqdm(rows, unit="image"):
         for magnification in MAGNIFICATIONS:
             image, diameter = magnify(row, magnification)
