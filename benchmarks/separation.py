@@ -26,7 +26,7 @@ SETTINGS = {
     "foreground alone": {},
     "boundary": {"seed_thresholds": ((0.3,), (0.5,), (0.7,)), "smoothing": SMOOTHING},
     "distance": {
-        "threshold": (0.5, 0.55, 0.6),
+        "threshold": (0.5, 0.55, 0.6, 0.65),
         "seed_thresholds": ((0.5,), (0.5, 0.6, 0.7, 0.8)),
         "smoothing": (1.5, 2, 2.5, 3),
     },
