@@ -4,7 +4,7 @@
 
 writes `evaluation.json` and `masks.png` into the run's folder, and with `--packed`
 `evaluation-packed.json`. The images are segmented as
-`keras_nuclei.segment` does with four augmentations, at their own size, and judged by the original
+`keras_nuclei.segment` does with eight augmentations, at their own size, and judged by the original
 annotation.
 """
 
@@ -26,7 +26,7 @@ from keras_nuclei import matching, overlay, scores, segmentation
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-AUGMENTATIONS = 4
+AUGMENTATIONS = 8
 PICTURED = ("test", "official_test", "stardist_test")
 
 

@@ -32,8 +32,8 @@ were learned beside and left behind. {hours:.1f} hours on {cpus} CPU cores, shar
 
 ## Scores on the official test
 
-65 images, most of them of other experiments, at their own size, four flips averaged. Nine lie in
-fields of view of the training images; the last line is without those.
+65 images, most of them of other experiments, at their own size, averaged over {augmentations}
+flips and turns. Nine lie in fields of view of the training images; the last line is without those.
 
 {table}
 
@@ -94,6 +94,7 @@ def card(name: str, single: dict, half: dict, packed: dict, size: int, table: st
         hours=sum(stage["seconds"] for stage in stages) / 3600,
         cpus=single["environment"]["cpus"],
         commands="\n".join(f"    {line}" for line in commands(f"runs/{name}-all", stages)),
+        augmentations=packed["augmentations"],
         table=table,
         dice=scores["dice"],
         dsb=scores["dsb_per_image"],

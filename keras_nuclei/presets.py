@@ -64,7 +64,7 @@ PRESETS = {
             "upsampling": "nearest",
         },
         file="nuclei_base.npz",
-        sha256="13442b77a148c107ef1200ed2f4d0e3825a0f0aa1f4fc3188dee9218d6d9a17e",
+        sha256="3e232828d8844cbd27bc57351a458fc4c03983fd257ba0533089f570d9dc2c11",
         graph="nuclei_base.onnx",
         graph_sha256="362221aec21c796b905f89a0f2e03dc193c15abc94f28d9bd97e67074bcdcec3",
         card="nuclei_base.md",
