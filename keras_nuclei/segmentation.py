@@ -40,6 +40,10 @@ FAR = 0.25
 FAR_MARGIN = 1.0
 """How many times clearer nuclei must show there to be taken for large ones."""
 
+CLEAR = 0.6
+"""Where nuclei show less clearly, other parts of the image are looked at, too. Of the views of
+validation images that `benchmarks/diameters.py` makes all are clearer; specks of noise are not."""
+
 THRESHOLD, SEED_THRESHOLDS, SMOOTHING = 0.55, (0.5, 0.6, 0.7, 0.8), 2.5
 """How nuclei are made of maps (see `label_maps`); chosen by `benchmarks/separation.py`."""
 
@@ -168,14 +172,14 @@ def estimate_diameter(
     """Estimate how large the nuclei of an image are, by looking at it from two distances.
 
     The model sees the part of the image where most is going on (at most 1024x1024 pixels; where it
-    finds no nuclei there, one or two other parts), as it is and at a quarter of the size, and what
-    it draws more clearly counts. Clear is what is surely foreground and has a distinct middle: the
-    product of the mean foreground and of the mean, over the pixels, of the highest distance in
-    their nucleus. From afar a clump can pass for a large nucleus. So what is clearer from there has
-    to stay so where either view is looked at again, at the scale at which `segment` would show
-    nuclei of its size; and, where the other view shows nuclei too, it may show none of more than
-    240 pixels, which even from afar would be larger than what the models know (for how often that
-    is right, see `benchmarks/diameters.py`).
+    finds no clear nuclei there, one or two other parts too, and the clearest of them counts), as it
+    is and at a quarter of the size, and what it draws more clearly counts. Clear is what is surely
+    foreground and has a distinct middle: the product of the mean foreground and of the mean, over
+    the pixels, of the highest distance in their nucleus. From afar a clump can pass for a large
+    nucleus. So what is clearer from there has to stay so where either view is looked at again, at
+    the scale at which `segment` would show nuclei of its size; and, where the other view shows
+    nuclei too, it may show none of more than 240 pixels, which even from afar would be larger than
+    what the models know (for how often that is right, see `benchmarks/diameters.py`).
 
     Args:
         image: As in `segment`.
@@ -229,16 +233,21 @@ def _estimate(
     image: Sliceable, model: keras.Model | Callable, limits: tuple[float, float], tile_size: int
 ) -> tuple[float, np.ndarray | None]:
     """The diameter, and the label map at scale 1 where it is of the whole image."""
+    clearest = 0.0
     for window in _busiest_windows(image, limits):
         pixels = normalize(np.asarray(image[window]), limits=limits)
         look_at = functools.partial(look, pixels, model, tile_size=tile_size)
         near, far = look_at(scale=1), look_at(scale=FAR)
-        if near.clarity or far.clarity:
+        clarity = max(near.clarity, far.clarity)
+        if not clearest or clarity > clearest:
+            clearest, best = clarity, (near, far, look_at)
+        if clearest >= CLEAR:
             break
-    else:
+    near, far, look_at = best
+    if not clearest:
         _logger.info("No nuclei to estimate a diameter from: took %s.", near.diameter)
-    whole = pixels.shape[:2] == tuple(image.shape[:2])
     chosen = choose(near, far, lambda view: look_at(scale=model_scale(view.diameter)))
+    whole = near.label_map.shape == tuple(image.shape[:2])
     return chosen.diameter, near.label_map if whole else None
 
 
