@@ -236,7 +236,8 @@ def _estimate(
     clearest = 0.0
     for window in _busiest_windows(image, limits):
         pixels = normalize(np.asarray(image[window]), limits=limits)
-        look_at = functools.partial(look, pixels, model, tile_size=tile_size)
+        # A second look is often at a scale that has been looked at.
+        look_at = functools.cache(functools.partial(look, pixels, model, tile_size=tile_size))
         near, far = look_at(scale=1), look_at(scale=FAR)
         clarity = max(near.clarity, far.clarity)
         if not clearest or clarity > clearest:

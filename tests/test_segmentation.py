@@ -135,6 +135,20 @@ def test_what_is_seen_from_afar_has_to_stay_clear(near, far, near_again, far_aga
     assert segmentation.choose(*looks, look_again).diameter == chosen
 
 
+def test_no_scale_is_looked_at_twice(monkeypatch):
+    seen = []
+
+    def look(image, *_, scale, **__):
+        seen.append(scale)
+        clarity, diameter = (0.9, 100.0) if scale == segmentation.FAR else (0.8, 30.0)
+        return segmentation.Look(clarity, diameter, np.zeros(image.shape[:2], int))
+
+    monkeypatch.setattr(segmentation, "look", look)
+    assert segmentation.estimate_diameter(np.zeros((50, 60)), lambda batch: {}) == 30
+    # Nuclei of 30 pixels are shown as they are, which has been seen; those of 100 at 60 pixels.
+    assert seen == [1, segmentation.FAR, 0.6]
+
+
 @pytest.mark.parametrize("image", ["nuclei.png", pathlib.Path("nuclei.png")])
 def test_a_path_is_no_image(model, image):
     with pytest.raises(TypeError, match=r"read_image\(path\)"):
