@@ -25,9 +25,9 @@ the 65 images of the official test was trained on, or used to choose anything.
 From ImageNet weights, {steps} steps of {batch_size} crops of {crop_size}x{crop_size} pixels, Adam,
 learning rate up to {learning_rate}. Of the crops, {shares}.
 They are scaled (nuclei of about 10 to 80 pixels), rotated, mirrored, stretched, tinted or stained
-otherwise, inverted, made brighter, darker, blurred, noisy.{last_stage} The heads {dropped}
+otherwise, inverted, made brighter, darker, blurred, noisy. The heads {dropped}
 were learned beside and left behind. {hours:.1f} hours on {cpus} CPU cores, shared with other work.
-
+{later}
 {commands}
 
 ## Scores on the official test
@@ -84,13 +84,13 @@ def card(name: str, single: dict, half: dict, packed: dict, size: int, table: st
         megabytes=size / 1e6,
         sha256=preset.sha256,
         images=single["images"],
-        steps=" and ".join(f"{steps(stage['recipe']):,}" for stage in stages),
+        steps=", then ".join(f"{steps(stage['recipe']):,}" for stage in stages),
         batch_size=recipe["batch_size"],
         crop_size=recipe["crop_size"],
-        learning_rate=recipe["learning_rate"],
+        learning_rate=max(stage["recipe"]["learning_rate"] for stage in stages),
         shares=", ".join(f"{share:.0%} are {modality}" for modality, share in recipe["shares"]),
-        last_stage=last_stage(recipe, len(stages)),
-        dropped=", ".join(f"`{head}`" for head in recipe["heads"] if head not in kept),
+        dropped=", ".join(f"`{head}`" for head in stages[0]["recipe"]["heads"] if head not in kept),
+        later=later(stages),
         hours=sum(stage["seconds"] for stage in stages) / 3600,
         cpus=single["environment"]["cpus"],
         commands="\n".join(f"    {line}" for line in commands(f"runs/{name}-all", stages)),
@@ -103,23 +103,31 @@ def card(name: str, single: dict, half: dict, packed: dict, size: int, table: st
     )
 
 
-def last_stage(recipe: dict, stages: int) -> str:
-    """What the last stage of a training did besides; nothing in the earliest recipe."""
-    said = ""
-    if "crowded" in recipe:
-        start = " In the last stage" if stages > 1 else " Of the crops"
-        said += (
-            f"{start}, {recipe['crowded']:.0%} were crowded with\nnuclei of another crop laid "
-            "over, stretch and stain varied more, a tenth was compressed as JPEG."
-        )
-    if "rarity" in recipe:
-        said += (
-            " Most\ncrops then showed nuclei as large as `segment` shows them, images of rarer "
-            "kinds were drawn\nmore often, about a third of the stained tissue, and what was made "
-            "of fluorescence to look so,\nhad a second dye laid over in patches and fibres, and in "
-            f"{recipe['uneven']:.0%} of the fluorescence each\nnucleus was made brighter or dimmer."
-        )
-    return said
+LATER = {
+    "crowded": """\
+{crowded:.0%} of the crops were crowded with nuclei of another crop laid over,
+  stretch and stain varied more, a tenth was compressed as JPEG.""",
+    "rarity": """\
+most crops showed nuclei as large as `segment` shows them, images of rarer
+  kinds were drawn more often, about a third of the stained tissue, and what was made of
+  fluorescence to look so, had a second dye laid over in patches and fibres, and in {uneven:.0%} of
+  the fluorescence each nucleus was made brighter or dimmer.""",
+    "plain": """\
+{plain:.0%} of the crops were left as `segment` shows them, but for quarter
+  turns and mirroring; no other heads were learned, the learning rate was up to {learning_rate}.""",
+}
+"""What came into the recipe one after the other, by the setting that tells it."""
+
+
+def later(stages: list[dict]) -> str:
+    """From which step on there was more than in the earliest recipe: a list in Markdown."""
+    lines, done = [], 0
+    for stage in stages:
+        recipe = stage["recipe"]
+        new = [text for key, text in list(LATER.items())[len(lines) :] if recipe.get(key)]
+        lines += [f"- After {done:,} steps: {text.format(**recipe)}" for text in new]
+        done += steps(recipe)
+    return "\n".join(["", *lines, ""]) if lines else ""
 
 
 def commands(run: str, stages: list[dict]) -> list[str]:

@@ -42,6 +42,8 @@ class Recipe:
             images count alike, with 1 all kinds.
         crowded: Share of crops with nuclei of another crop laid over them.
         uneven: Share of the crops of fluorescence whose nuclei are made of uneven brightness.
+        plain: Share of crops that look as `keras_nuclei.segment` shows the image, and are neither
+            crowded nor uneven.
     """
 
     epochs: int
@@ -58,6 +60,7 @@ class Recipe:
     rarity: float = 0.4
     crowded: float = 0.25
     uneven: float = 0.25
+    plain: float = 0.0
 
 
 RECIPES = {
@@ -65,10 +68,25 @@ RECIPES = {
     "nuclei_base": Recipe(epochs=56),
 }
 
+# Trained weights know what nuclei look like. What is left to learn is where exactly they end, in
+# images as they are: hence the plain crops, and no heads but those of the presets.
+FURTHER = {"heads": ("foreground", "distance"), "learning_rate": 1e-3, "plain": 0.4}
+"""What differs where trained weights are trained on."""
 
-def recipe_of(preset: str, split: str) -> Recipe:
-    """The recipe of a preset; a split of fluorescence alone takes the epochs that are its share."""
+FURTHER_EPOCHS = {"nuclei_small": 30, "nuclei_base": 60}
+
+
+def recipe_of(preset: str, split: str, further: bool = False) -> Recipe:
+    """The recipe of a preset; a split of fluorescence alone takes the epochs that are its share.
+
+    Args:
+        preset: Of `RECIPES`.
+        split: Of `benchmarks.nuclei.SPLITS`.
+        further: Whether weights are trained on that have been trained already.
+    """
     recipe = RECIPES[preset]
+    if further:
+        recipe = dataclasses.replace(recipe, epochs=FURTHER_EPOCHS[preset], **FURTHER)
     if not split.startswith("stardist"):
         return recipe
     share = dict(recipe.shares)["fluorescence"]
@@ -106,6 +124,8 @@ class Crops(keras.utils.PyDataset):
 
     def crop(self, row: nuclei.NucleiImage, generator: np.random.Generator):
         scene = row.image, row.label_map, row.diameter, self.recipe.crop_size, generator
+        if generator.random() < self.recipe.plain:
+            return augmentation.plain_crop(*scene)
         image, label_map = augmentation.random_crop(*scene)
         if generator.random() < self.recipe.crowded:
             other, other_labels = augmentation.random_crop(*scene)
@@ -143,7 +163,8 @@ def kind(row: nuclei.NucleiImage) -> tuple:
 def main(argv: list[str] | None = None) -> Path:
     """Train as the command line says and return the run's folder."""
     args = parse_arguments(argv)
-    recipe = recipe_of(args.preset, args.split)
+    further = args.from_package or args.from_run is not None
+    recipe = recipe_of(args.preset, args.split, further)
     suffix = "-synthetic" if args.data == "synthetic" else ""
     run = args.output / f"{args.preset}-{args.split}{suffix}"
     settings = {
@@ -162,6 +183,9 @@ def main(argv: list[str] | None = None) -> Path:
             )
         settings["command"] += " --from_package"
         settings["continues"] = packaged_training(args.preset)
+    if args.from_run:
+        settings["command"] += f" --from_run {args.from_run.as_posix()}"
+        settings["continues"] = trained_before(args.from_run, settings)
     settings = json.loads(json.dumps(settings))
     if args.overwrite:
         shutil.rmtree(run, ignore_errors=True)
@@ -186,6 +210,8 @@ def main(argv: list[str] | None = None) -> Path:
         model = build(args.preset, recipe)
         if args.from_package:
             adopt(model, keras_nuclei.from_preset(args.preset))
+        if args.from_run:
+            adopt(model, trained_model(args.from_run, args.preset))
     else:
         print(f"Resuming after epoch {len(history)}.")
 
@@ -230,10 +256,17 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data_dir", help="where TFDS keeps prepared data sets")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="default: runs")
     parser.add_argument("--overwrite", action="store_true", help="train anew, drop what is there")
-    parser.add_argument(
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
         "--from_package",
         action="store_true",
         help="train the packaged weights on, where else one starts from ImageNet's",
+    )
+    start.add_argument(
+        "--from_run",
+        type=Path,
+        metavar="RUN",
+        help="train the weights on that an earlier run of the same split has left in its folder",
     )
     return parser.parse_args(argv)
 
@@ -263,8 +296,35 @@ def packaged_training(preset: str) -> dict:
     published = json.loads(path.read_text())
     if published["sha256"] != PRESETS[preset].sha256:
         sys.exit(f"{path} is of other weights than those in the package.")
-    keys = ("sha256", "command", "recipe", "seconds", "history", "environment")
-    return {key: published[key] for key in keys} | {"continues": published.get("continues")}
+    return {"sha256": published["sha256"], **history_of(published)}
+
+
+def trained_before(run: Path, settings: dict) -> dict:
+    """How an earlier run was trained, whose weights a run with these settings is to train on."""
+    path = run / "train.json"
+    if not path.exists() or not (run / "model.keras").exists():
+        sys.exit(f"{run} holds no finished run of benchmarks.presets: --from_run needs its folder.")
+    earlier = json.loads(path.read_text())
+    for key in ("preset", "data", "split"):
+        if earlier[key] != settings[key]:
+            sys.exit(
+                f"{run} was trained with --{key} {earlier[key]}; to train it on, pass the same, "
+                f"not {settings[key]}: it may know images that the other holds back."
+            )
+    return history_of(earlier)
+
+
+def trained_model(run: Path, preset: str) -> keras.Model:
+    """The model that a run has left, with no heads but those of the preset."""
+    model = keras.models.load_model(run / "model.keras", compile=False)
+    heads = PRESETS[preset].architecture["heads"]
+    return keras.Model(model.input, {name: model.output[name] for name in heads})
+
+
+def history_of(training: dict) -> dict:
+    """What is told of an earlier training."""
+    keys = ("command", "recipe", "seconds", "history", "environment")
+    return {key: training[key] for key in keys} | {"continues": training.get("continues")}
 
 
 def adopt(model: keras.Model, trained: keras.Model) -> None:

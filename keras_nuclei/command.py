@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 import keras
 import numpy as np
@@ -16,9 +16,12 @@ from keras_nuclei.images import read_pages
 from keras_nuclei.jobs import Job, name_jobs, output_names
 from keras_nuclei.measure import measure, overlay
 from keras_nuclei.presets import PRESETS
-from keras_nuclei.results import ResultFolder
+from keras_nuclei.results import TABLES, ResultFolder
 from keras_nuclei.runtimes import fastest
 from keras_nuclei.segmentation import LARGEST_WHOLE, segment
+
+if TYPE_CHECKING:
+    import pandas
 
 Number = TypeVar("Number", int, float)
 
@@ -254,12 +257,14 @@ def _segment_all(
             _say(_segment_one(job, folder, arguments, segmenter))  # type: ignore[arg-type]
         # Whatever is wrong with one image, the others are still to be done.
         except Exception as error:
-            failures.append(f"{job.source}: {_explain(error)}")
-    if "csv" in arguments.formats:
+            text = _explain(error)
+            named = text.startswith(str(job.source))
+            failures.append(text if named else f"{job.source}: {text}")
+    for table in TABLES if "csv" in arguments.formats else ():
         try:
-            _say(f"The table of all nuclei is {folder.write_table()}")
+            _say(f"The table of all {table} is {folder.write_table(table)}")
         except OSError as error:  # as where a spreadsheet holds the old one open
-            failures.append(f"nuclei.csv: {_explain(error)} Run the same command once more.")
+            failures.append(f"{table}.csv: {_explain(error)} Run the same command once more.")
     if failures:
         _say(f"Of {len(jobs)} images, these failed:", sys.stderr)
         for failure in failures:
@@ -283,11 +288,14 @@ def _segment_one(
     pages = read_pages(job.source)
     views = [_nuclear_channel(page, arguments.channel) for page in pages]
     label_maps = [np.asarray(segmenter(view)) for view in views]
-    tables = []
+    tables, counts = [], []
     for number, (page, label_map) in enumerate(zip(pages, label_maps, strict=True), start=1):
-        table = measure(label_map, page, pixel_size=arguments.pixel_size).reset_index()
-        table.insert(0, "image", job.name)
-        table.insert(1, "page", number)
+        place = {"image": job.name, "page": number}
+        table = measure(label_map, _without_equal_channels(page), pixel_size=arguments.pixel_size)
+        counts.append(place | _summary(table, label_map.size))
+        table = table.reset_index()
+        for column, (name, value) in enumerate(place.items()):
+            table.insert(column, name, value)
         tables.append(table)
     # Of pages without nuclei the dtypes would be lost: they have columns only.
     table = pd.concat([one for one in tables if len(one)] or tables[:1])
@@ -296,13 +304,33 @@ def _segment_one(
     outputs = [name for files in names.values() for name in files]
     folder.start(job, outputs)
     _write(folder.path, names, views, label_maps)
-    folder.finish(job, outputs, table.to_csv(index=False, lineterminator="\n"))
-    line = f"{job.source}: {len(table)} nuclei"
+    rows = {"nuclei": table, "images": pd.DataFrame(counts)}
+    folder.finish(
+        job,
+        outputs,
+        {name: each.to_csv(index=False, lineterminator="\n") for name, each in rows.items()},
+    )
+    line = f"{job.source}: {len(table)} {'nucleus' if len(table) == 1 else 'nuclei'}"
     if len(pages) > 1:
         line += f" on {len(pages)} pages"
     if len(table):
         line += f", median area {table.area_px.median():g} pixels"
     return line
+
+
+def _summary(table: "pandas.DataFrame", num_pixels: int) -> dict:
+    """What `images.csv` says of an image, by the table of its nuclei: zero is a count, too."""
+    medians = {
+        f"median_{name}": table[name].median() for name in ("area_px", "area_um2") if name in table
+    }
+    return {"nuclei": len(table), "covered": table["area_px"].sum() / num_pixels, **medians}
+
+
+def _without_equal_channels(page: np.ndarray) -> np.ndarray:
+    """The image; one channel of it, where it is a grey one that was stored in colour."""
+    if page.ndim == 3 and page.shape[-1] == 3 and (page == page[..., :1]).all():
+        return page[..., 0]
+    return page
 
 
 def _nuclear_channel(page: np.ndarray, channel: int | None) -> np.ndarray:

@@ -1,7 +1,7 @@
 """A folder of results that an interrupted run can go on with, and that no other run spoils.
 
 A hidden folder in it, `.keras_nuclei`, holds the settings of the run, and for each image a record
-(what was read, what was written) and its table. A folder belongs to one setting.
+(what was read, what was written) and its tables. A folder belongs to one setting.
 """
 
 import csv
@@ -12,6 +12,9 @@ from pathlib import Path
 from keras_nuclei.export import atomic_path
 from keras_nuclei.jobs import Job, output_names, without_page
 from keras_nuclei.typing import FilePath
+
+TABLES = ("nuclei", "images")
+"""What there is a table of: `nuclei.csv` has a row for each nucleus, `images.csv` for each page."""
 
 _STATE = ".keras_nuclei"
 _REMEDY = "Choose another folder, or allow to replace it with --overwrite."
@@ -32,7 +35,8 @@ class ResultFolder:
         ...     job, folder = Job(source, "a"), ResultFolder(path, {"model": "nuclei_base"})
         ...     folder.open([job], overwrite=False)
         ...     folder.start(job, outputs=[])
-        ...     folder.finish(job, outputs=[], table="image,label\na,1\n")
+        ...     tables = {"nuclei": "image,label\na,1\n", "images": "image,nuclei\na,1\n"}
+        ...     folder.finish(job, outputs=[], tables=tables)
         ...     folder.is_complete(job)
         True
     """
@@ -91,7 +95,8 @@ class ResultFolder:
             self._delete(self._outdated(jobs))
             earlier = _read_json(self._settings_file) or self.settings
             if earlier != self.settings and "csv" in earlier.get("formats", ()):
-                self._joined_table.unlink(missing_ok=True)
+                for table in TABLES:
+                    self._joined_table(table).unlink(missing_ok=True)
         self._state.mkdir(parents=True, exist_ok=True)
         _write_json(self._settings_file, self.settings)
         if overwrite:
@@ -106,7 +111,7 @@ class ResultFolder:
             record.get("complete", False)
             and _identity(record) == job.identity()
             and all((self.path / name).exists() for name in record["outputs"])
-            and self._table_file(job.name).exists()
+            and all(self._table_file(job.name, table).exists() for table in TABLES)
         )
 
     def start(self, job: Job, outputs: list[str]) -> None:
@@ -118,47 +123,53 @@ class ResultFolder:
         """
         self._write_record(job, outputs, complete=False)
 
-    def finish(self, job: Job, outputs: list[str], table: str) -> None:
+    def finish(self, job: Job, outputs: list[str], tables: dict[str, str]) -> None:
         """Note that all results of an image are there.
 
         Args:
             job: The image.
             outputs: Names of the files in the folder that were written.
-            table: CSV of its nuclei, with a header.
+            tables: CSV with a header, by what it is a table of: see `TABLES`.
         """
-        with atomic_path(self._table_file(job.name)) as temporary:
-            temporary.write_text(table, encoding="utf-8")
+        for table in TABLES:
+            path = self._table_file(job.name, table)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(path) as temporary:
+                temporary.write_text(tables[table], encoding="utf-8")
         self._write_record(job, outputs, complete=True)
 
-    def write_table(self) -> Path:
-        """Join the tables of all complete images, in the order of names, to `nuclei.csv`.
+    def write_table(self, table: str) -> Path:
+        """Join the tables of all complete images, in the order of names, to one file.
 
         A column that one image's table lacks, as of a third channel, is left empty there.
+
+        Args:
+            table: Of `TABLES`; the file is named after it.
 
         Returns:
             The path of the file.
         """
         records = self._records().items()
-        tables = [self._table_file(name) for name, record in records if record["complete"]]
-        tables = [table for table in tables if table.exists()]
+        tables = [self._table_file(name, table) for name, record in records if record["complete"]]
+        tables = [path for path in tables if path.exists()]
         columns: dict[str, None] = {}
-        for table in tables:
-            with table.open(newline="", encoding="utf-8") as file:
+        for path in tables:
+            with path.open(newline="", encoding="utf-8") as file:
                 columns |= dict.fromkeys(next(csv.reader(file), []))
+        joined_table = self._joined_table(table)
         with (
-            atomic_path(self._joined_table) as temporary,
+            atomic_path(joined_table) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as joined,
         ):
             writer = csv.DictWriter(joined, list(columns), lineterminator="\n")
             writer.writeheader()
-            for table in tables:
-                with table.open(newline="", encoding="utf-8") as file:
+            for path in tables:
+                with path.open(newline="", encoding="utf-8") as file:
                     writer.writerows(csv.DictReader(file))
-        return self._joined_table
+        return joined_table
 
-    @property
-    def _joined_table(self) -> Path:
-        return self.path / "nuclei.csv"
+    def _joined_table(self, table: str) -> Path:
+        return self.path / f"{table}.csv"
 
     @property
     def _state(self) -> Path:
@@ -171,8 +182,8 @@ class ResultFolder:
     def _record_file(self, name: str) -> Path:
         return self._state / "images" / f"{name}.json"
 
-    def _table_file(self, name: str) -> Path:
-        return self._state / "images" / f"{name}.csv"
+    def _table_file(self, name: str, table: str) -> Path:
+        return self._state / table / f"{name}.csv"
 
     def _write_record(self, job: Job, outputs: list[str], complete: bool) -> None:
         record = {**job.identity(), "outputs": outputs, "complete": complete}
@@ -196,7 +207,8 @@ class ResultFolder:
             for output in record["outputs"]:
                 # Its name alone: whatever a record says, nothing outside the folder is deleted.
                 (self.path / Path(output).name).unlink(missing_ok=True)
-            self._table_file(name).unlink(missing_ok=True)
+            for table in TABLES:
+                self._table_file(name, table).unlink(missing_ok=True)
             self._record_file(name).unlink()
 
     def _overlays_of_pages(self) -> dict[str | None, list[Path]]:
@@ -209,8 +221,9 @@ class ResultFolder:
 
     def _refuse_other_settings(self, earlier: dict | None) -> None:
         if earlier is None:
-            if self._joined_table.exists():
-                raise ValueError(f"{self._joined_table} is there already. {_REMEDY}")
+            for path in map(self._joined_table, TABLES):
+                if path.exists():
+                    raise ValueError(f"{path} is there already. {_REMEDY}")
         elif earlier != self.settings:
             different = [
                 f"{key}: {earlier.get(key)}, now {self.settings.get(key)}"

@@ -22,7 +22,14 @@ import keras_nuclei
 from keras_nuclei import command
 from keras_nuclei.jobs import name_jobs
 
-OUTPUTS = ["a.geojson", "a_labels.tif", "a_overlay.png", "a_rois.zip", "nuclei.csv"]
+OUTPUTS = [
+    "a.geojson",
+    "a_labels.tif",
+    "a_overlay.png",
+    "a_rois.zip",
+    "images.csv",
+    "nuclei.csv",
+]
 
 
 def load_threshold(arguments):
@@ -108,7 +115,7 @@ def test_formats_can_be_chosen(folder):
 def test_folders_patterns_and_kinds(folder):
     tifffile.imwrite("images/a.tif", squares(1))
     Image.fromarray(squares(2, "uint8")).save("images/b.PNG")
-    Image.fromarray(np.stack([squares(3, "uint8")] * 3, -1)).save("c.bmp")
+    Image.fromarray(np.stack([squares(3, "uint8") // part for part in (1, 2, 3)], -1)).save("c.bmp")
     Path("images/notes.txt").write_text("no image")
     absolute = folder / "imag*" / "[ab].*"
     assert run("images", "*.bmp", "images/a.tif", absolute, "--output", "out") == 0
@@ -117,6 +124,32 @@ def test_folders_patterns_and_kinds(folder):
     # Grey images have one intensity, colour ones three; what is not there is empty.
     assert table.intensity_mean.notna().tolist() == [True] * 3 + [False] * 3
     assert table.intensity_mean_2.notna().tolist() == [False] * 3 + [True] * 3
+
+
+def test_a_grey_image_in_colour_is_grey(folder, capsys):
+    Image.fromarray(np.stack([squares(1, "uint8")] * 3, -1)).save("images/a.png")
+    assert run("images", "--output", "out") == 0
+    table = pd.read_csv("out/nuclei.csv")
+    assert table.intensity_mean.tolist() == [100]
+    assert "intensity_mean_0" not in table
+    assert "a.png: 1 nucleus, " in capsys.readouterr().out
+
+
+def test_images_without_nuclei_count_too(folder):
+    stack = np.stack([squares(2), squares(2) * 0 + 7])
+    tifffile.imwrite("images/a.tif", stack, photometric="minisblack")
+    tifffile.imwrite("images/b.tif", squares(3))
+    assert run("images", "--output", "out", "--pixel-size", 0.5) == 0
+    table = pd.read_csv("out/images.csv")
+    assert table[["image", "page", "nuclei"]].values.tolist() == [
+        ["a", 1, 2],
+        ["a", 2, 0],
+        ["b", 1, 3],
+    ]
+    # Squares of 4x4 pixels, in 12 rows of 22 and of 32.
+    np.testing.assert_allclose(table.covered, [32 / 264, 0, 48 / 384])
+    np.testing.assert_array_equal(table.median_area_px, [16, np.nan, 16])
+    np.testing.assert_array_equal(table.median_area_um2, [4, np.nan, 4])
 
 
 def test_pages(folder, capsys):
@@ -287,6 +320,7 @@ def test_a_bad_file_does_not_stop_the_rest(folder, capsys):
     errors = capsys.readouterr().err
     assert "Of 4 images, these failed:" in errors
     assert "b.tif can't be read" in errors
+    assert "b.tif: images" not in errors  # its path once
     assert "16 of 16 values" in errors
     assert pd.read_csv("out/nuclei.csv").image.tolist() == ["a", "d", "d"]
 
@@ -415,7 +449,7 @@ def test_a_damaged_record_is_made_anew(damage, folder):
     assert run("images", "--output", "out", "--formats", "csv") == 0
     record = Path("out/.keras_nuclei/images/a.json")
     if damage == "no table":
-        record.with_suffix(".csv").unlink()
+        Path("out/.keras_nuclei/nuclei/a.csv").unlink()
     else:
         record.write_text("[]" if damage == "a list" else record.read_text()[:20])
     assert run("images/b.tif", "--output", "out", "--formats", "csv") == 0

@@ -294,6 +294,45 @@ def test_most_crops_show_nuclei_as_large_as_segment_does():
         assert scales.max() <= 4
 
 
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), diameter=st.sampled_from([40, 13, 140]))
+def test_a_plain_crop_is_what_segment_shows_turned_by_quarters(seed, diameter):
+    # An image whose pixels tell where they are.
+    rows, columns = np.mgrid[:180, :220]
+    image = np.stack([rows, columns, rows * 0], axis=-1).astype("uint8")
+    label_map = ((rows // 30) % 2 * (1 + columns // 40)).astype("int32")
+    generator = np.random.default_rng(seed)
+    crop, labels = augmentation.plain_crop(image, label_map, diameter, 64, generator)
+    inside = slice(8, -8), slice(8, -8)  # its rim may lie beyond the image, and be a reflection
+    down, right = crop[inside][..., 0], crop[inside][..., 1]
+    shown = {40: 1.0, 13: 2.0, 140: 60 / 140}[diameter]
+    for places in (down, right):
+        along = [np.diff(places, axis=axis) for axis in (0, 1)]
+        changing = [np.abs(each).max() > 0.3 for each in along]
+        assert sorted(changing) == [False, True], "a quarter turn leaves rows or columns"
+        step = np.mean(np.abs(along[changing.index(True)]))
+        # The estimate of the diameter is a tenth off, in two cases of three.
+        assert step == 1 if diameter == 40 else abs(np.log(step * shown)) < 0.5
+    if diameter == 40:
+        true = label_map[down.astype(int), right.astype(int)]
+        np.testing.assert_array_equal(labels[inside] > 0, true > 0)
+
+
+def test_plain_crops_look_as_the_image_does():
+    image = np.where(TWO_TOUCHING[..., None] > 0, 200, 30).astype("uint8").repeat(3, -1)
+    row = nuclei.NucleiImage("0", image, TWO_TOUCHING, "fluorescence", 0, 40.0)
+
+    def plain(share):
+        recipe = presets.Recipe(epochs=1, crop_size=32, steps_per_epoch=20, plain=share)
+        crops = presets.Crops([row], np.ones(1), recipe, epoch=0, seed=0)
+        images = [crops[index][0] for index in range(len(crops))]
+        return np.mean([np.isin(each, (30, 200)).all() for each in np.concatenate(images)])
+
+    assert plain(1.0) == 1
+    assert 0.35 < plain(0.5) < 0.65
+    assert plain(0.0) < 0.1
+
+
 def test_splits_keep_what_they_hold_back():
     rows = [row(number, "fluorescence", number // 4) for number in range(200)]
     tested = dataclasses.replace(rows[7], image_id=nuclei.STARDIST_TEST[0] + "f" * 56)
@@ -322,12 +361,15 @@ def test_a_split_of_fluorescence_alone_takes_its_share_of_the_epochs():
     assert whole == presets.RECIPES["nuclei_base"]
     part = presets.recipe_of("nuclei_base", "stardist")
     assert part == dataclasses.replace(whole, epochs=32)  # 0.58 of 56
+    further = presets.recipe_of("nuclei_base", "stardist", further=True)
+    assert further == dataclasses.replace(whole, epochs=35, **presets.FURTHER)  # 0.58 of 60
 
 
 @pytest.fixture
 def tiny(monkeypatch):
     recipe = presets.Recipe(epochs=2, crop_size=32, batch_size=2, steps_per_epoch=2)
     monkeypatch.setitem(presets.RECIPES, "nuclei_base", recipe)
+    monkeypatch.setitem(presets.FURTHER_EPOCHS, "nuclei_base", 2)
 
 
 def train(output, *more):
@@ -412,6 +454,40 @@ def test_packaged_weights_are_trained_on(tiny, tmp_path, monkeypatch):
     assert [len(stage["history"]) for stage in stages][-2:] == [len(published), 2]
     with pytest.raises(SystemExit, match=r"--split random holds back"):
         train(tmp_path, "--from_package", "--split", "random")
+
+
+def test_a_run_is_trained_on_by_one_of_the_same_split_alone(tiny, tmp_path, monkeypatch):
+    first = train(tmp_path / "first", "--split", "random")
+    adopt, started = presets.adopt, {}
+
+    def watch(model, trained):
+        adopt(model, trained)
+        started.update({variable.path: variable.numpy() for variable in model.variables})
+
+    monkeypatch.setattr(presets, "adopt", watch)
+    run = train(tmp_path, "--split", "random", "--from_run", str(first))
+    trained = keras.models.load_model(first / "model.keras", compile=False)
+    # Nothing that the preset has begins anew; what only helped to learn it is gone.
+    assert set(started) < {variable.path for variable in trained.variables}
+    for variable in trained.variables:
+        if variable.path in started:
+            np.testing.assert_array_equal(started[variable.path], variable.numpy())
+    model = keras.models.load_model(run / "model.keras", compile=False)
+    assert set(model.output) == set(PRESETS["nuclei_base"].architecture["heads"])
+    settings = json.loads((run / "train.json").read_text())
+    assert settings["recipe"]["plain"] == presets.FURTHER["plain"]
+    assert settings["command"].endswith(f"--from_run {first.as_posix()}")
+    assert (
+        settings["continues"]["history"]
+        == json.loads((first / "train.json").read_text())["history"]
+    )
+    later = model_cards.later(model_cards.training_stages(settings))
+    assert "After 0 steps: 25% of the crops were crowded" in later
+    assert "After 4 steps: 40% of the crops were left as" in later
+    with pytest.raises(SystemExit, match=r"trained with --split random; .* not grouped"):
+        train(tmp_path, "--split", "grouped", "--from_run", str(first))
+    with pytest.raises(SystemExit, match="holds no finished run"):
+        train(tmp_path, "--split", "random", "--from_run", str(tmp_path / "nothing"))
 
 
 def test_weights_of_another_model_are_not_adopted():
