@@ -45,54 +45,13 @@ def random_crop(
     angle = generator.uniform(0, 2 * np.pi)
     mirror = generator.choice([-1, 1])
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    # From the crop's pixels to the image's.
+    # From the crop's pixels to the image's, about the centre of the crop.
     matrix = rotation @ np.diag([mirror / (scale * stretch), stretch / scale])
     centre = _centre(label_map, size / scale / 2, generator)
-    return _warp(image, label_map, matrix, centre, scale, size)
-
-
-def plain_crop(
-    image: np.ndarray,
-    label_map: np.ndarray,
-    diameter: float,
-    size: int,
-    generator: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """A square of an image as `keras_nuclei.segment` shows it, and of its label map.
-
-    It is turned by quarters and perhaps mirrored, as `segment` does where augmentations are asked
-    for, and its scale is the one that fits the diameter if the estimate is a little off. Where that
-    scale is 1, each pixel is one of the image.
-
-    Args:
-        image: As in `random_crop`.
-        label_map: As in `random_crop`.
-        diameter: As in `random_crop`.
-        size: As in `random_crop`.
-        generator: Decides.
-
-    Returns:
-        As `random_crop`.
-    """
-    scale = segmentation.model_scale(diameter * np.exp(generator.normal(0, 0.1)))
-    quarter = np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), generator.integers(4))
-    matrix = quarter @ np.diag([generator.choice([-1, 1]), 1]) / scale
-    centre = np.round(_centre(label_map, size / scale / 2, generator))
-    return _warp(image, label_map, matrix, centre, scale, size)
-
-
-def _warp(
-    image: np.ndarray,
-    label_map: np.ndarray,
-    matrix: np.ndarray,
-    centre: np.ndarray,
-    scale: float,
-    size: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The crop about a centre; the matrix leads from its pixels, (x, y), to those of the image."""
     offset = centre - matrix @ [size / 2, size / 2]
     transform = np.column_stack([matrix, offset])
-    if scale < 0.6:  # a pixel becomes the mean of those about it, not the nearest of them
+    if scale < 0.6:  # a pixel becomes the mean of those it covers, not the nearest of them
+        # A box of an even number of pixels would move the image by half a pixel.
         image = cv2.GaussianBlur(image, (0, 0), 0.3 / scale)
     flags = cv2.WARP_INVERSE_MAP
     border = {"borderMode": cv2.BORDER_REFLECT_101}
@@ -106,6 +65,49 @@ def _warp(
     )
     # Where the image is reflected, a nucleus and its mirror image share a number, but are two.
     return crop.astype(np.float32), measure.label(labels, connectivity=2).astype(np.int32)
+
+
+def plain_crop(
+    image: np.ndarray,
+    label_map: np.ndarray,
+    diameter: float,
+    size: int,
+    generator: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A square of an image as `keras_nuclei.segment` shows it, and of its label map.
+
+    The image is resized as there, to the scale that fits the diameter if the estimate is a little
+    off (at 1 it stays as it is), and the square is turned by quarters and perhaps mirrored, as
+    `segment` does where augmentations are asked for. An image that is too small is reflected.
+
+    Args:
+        image: As in `random_crop`.
+        label_map: As in `random_crop`.
+        diameter: As in `random_crop`.
+        size: As in `random_crop`.
+        generator: Decides.
+
+    Returns:
+        As `random_crop`.
+    """
+    scale = segmentation.model_scale(diameter * np.exp(generator.normal(0, 0.1)))
+    shape = segmentation.scaled_size(image.shape[:2], scale)
+    image = segmentation.resize(image, shape)
+    # Not INTER_NEAREST, which measures from the corners of pixels, where the image has centres.
+    nearest = cv2.INTER_NEAREST_EXACT
+    labels = cv2.resize(label_map.astype(np.uint16), shape[::-1], interpolation=nearest)
+    missing = [(0, max(0, size - length)) for length in shape]
+    image = np.pad(image, [*missing, (0, 0)], mode="symmetric")
+    labels = np.pad(labels, missing, mode="symmetric")
+    centre = _centre(labels, size / 2, generator)
+    left, top = np.round(centre - size / 2).astype(int)
+    window = slice(top, top + size), slice(left, left + size)
+    turns, mirrored = generator.integers(4), generator.integers(2)
+    image, labels = (np.rot90(each[window], turns) for each in (image, labels))
+    if mirrored:
+        image, labels = image[:, ::-1], labels[:, ::-1]
+    # As in `random_crop`.
+    return image.astype(np.float32), measure.label(labels, connectivity=2).astype(np.int32)
 
 
 def _scale(diameter: float, generator: np.random.Generator) -> float:

@@ -28,7 +28,9 @@ They are scaled (nuclei of about 10 to 80 pixels), rotated, mirrored, stretched,
 otherwise, inverted, made brighter, darker, blurred, noisy. The heads {dropped}
 were learned beside and left behind. {hours:.1f} hours on {cpus} CPU cores, shared with other work.
 {later}
+```bash
 {commands}
+```
 
 ## Scores on the official test
 
@@ -93,7 +95,7 @@ def card(name: str, single: dict, half: dict, packed: dict, size: int, table: st
         later=later(stages),
         hours=sum(stage["seconds"] for stage in stages) / 3600,
         cpus=single["environment"]["cpus"],
-        commands="\n".join(f"    {line}" for line in commands(f"runs/{name}-all", stages)),
+        commands="\n".join(commands(f"runs/{name}-all", stages)),
         augmentations=packed["augmentations"],
         table=table,
         dice=scores["dice"],
@@ -114,18 +116,21 @@ most crops showed nuclei as large as `segment` shows them, images of rarer
   the fluorescence each nucleus was made brighter or dimmer.""",
     "plain": """\
 {plain:.0%} of the crops were left as `segment` shows them, but for quarter
-  turns and mirroring; no other heads were learned, the learning rate was up to {learning_rate}.""",
+  turns and mirroring, and what is said above was done to the others; no other heads were
+  learned, and the learning rate was up to {learning_rate}.""",
 }
 """What came into the recipe one after the other, by the setting that tells it."""
 
 
 def later(stages: list[dict]) -> str:
     """From which step on there was more than in the earliest recipe: a list in Markdown."""
-    lines, done = [], 0
+    lines, said, done = [], set(), 0
     for stage in stages:
         recipe = stage["recipe"]
-        new = [text for key, text in list(LATER.items())[len(lines) :] if recipe.get(key)]
-        lines += [f"- After {done:,} steps: {text.format(**recipe)}" for text in new]
+        new = [key for key in LATER if recipe.get(key) and key not in said]
+        start = f"After {done:,} steps" if done else "From the start"
+        lines += [f"- {start}: {LATER[key].format(**recipe)}" for key in new]
+        said.update(new)
         done += steps(recipe)
     return "\n".join(["", *lines, ""]) if lines else ""
 

@@ -2,13 +2,21 @@
 
     python -m benchmarks.presets --preset nuclei_base --split grouped
 
-writes into `runs/nuclei_base-grouped/`. Started again, it goes on where it stopped.
+writes into `runs/nuclei_base-grouped/`. Started again, it goes on where it stopped. What is trained
+can be trained on, by crops that are left as `keras_nuclei.segment` shows them:
+
+    python -m benchmarks.presets --preset nuclei_base --split grouped --output runs/first
+    python -m benchmarks.presets --preset nuclei_base --split grouped --from_run RUN
+
+with RUN the folder `runs/first/nuclei_base-grouped`; and the packaged weights, with
+`--from_package`.
 """
 
 import argparse
 import collections
 import dataclasses
 import json
+import os
 import shutil
 import sys
 import time
@@ -40,10 +48,9 @@ class Recipe:
         shares: Of each modality among the crops.
         rarity: An image of a kind of n images is drawn with a weight of n ** -rarity: with 0 all
             images count alike, with 1 all kinds.
-        crowded: Share of crops with nuclei of another crop laid over them.
-        uneven: Share of the crops of fluorescence whose nuclei are made of uneven brightness.
-        plain: Share of crops that look as `keras_nuclei.segment` shows the image, and are neither
-            crowded nor uneven.
+        plain: Share of crops that look as `keras_nuclei.segment` shows the image.
+        crowded: Share of the other crops with nuclei of another crop laid over them.
+        uneven: Share of the other crops of fluorescence whose nuclei are made of uneven brightness.
     """
 
     epochs: int
@@ -58,9 +65,9 @@ class Recipe:
         ("brightfield", 0.08),
     )
     rarity: float = 0.4
+    plain: float = 0.0
     crowded: float = 0.25
     uneven: float = 0.25
-    plain: float = 0.0
 
 
 RECIPES = {
@@ -70,10 +77,11 @@ RECIPES = {
 
 # Trained weights know what nuclei look like. What is left to learn is where exactly they end, in
 # images as they are: hence the plain crops, and no heads but those of the presets.
-FURTHER = {"heads": ("foreground", "distance"), "learning_rate": 1e-3, "plain": 0.4}
-"""What differs where trained weights are trained on."""
+FURTHER = {"learning_rate": 1e-3, "plain": 0.4}
+"""What differs where trained weights are trained on, besides heads and epochs."""
 
-FURTHER_EPOCHS = {"nuclei_small": 30, "nuclei_base": 60}
+FURTHER_EPOCHS = {"nuclei_small": 30, "nuclei_base": 45}
+"""Epochs of that; 45 take about 40 minutes on two CPU cores."""
 
 
 def recipe_of(preset: str, split: str, further: bool = False) -> Recipe:
@@ -83,10 +91,15 @@ def recipe_of(preset: str, split: str, further: bool = False) -> Recipe:
         preset: Of `RECIPES`.
         split: Of `benchmarks.nuclei.SPLITS`.
         further: Whether weights are trained on that have been trained already.
+
+    Returns:
+        The recipe.
     """
     recipe = RECIPES[preset]
     if further:
-        recipe = dataclasses.replace(recipe, epochs=FURTHER_EPOCHS[preset], **FURTHER)
+        heads = tuple(PRESETS[preset].architecture["heads"])
+        epochs = FURTHER_EPOCHS[preset]
+        recipe = dataclasses.replace(recipe, epochs=epochs, heads=heads, **FURTHER)
     if not split.startswith("stardist"):
         return recipe
     share = dict(recipe.shares)["fluorescence"]
@@ -124,7 +137,7 @@ class Crops(keras.utils.PyDataset):
 
     def crop(self, row: nuclei.NucleiImage, generator: np.random.Generator):
         scene = row.image, row.label_map, row.diameter, self.recipe.crop_size, generator
-        if generator.random() < self.recipe.plain:
+        if self.recipe.plain and generator.random() < self.recipe.plain:
             return augmentation.plain_crop(*scene)
         image, label_map = augmentation.random_crop(*scene)
         if generator.random() < self.recipe.crowded:
@@ -184,7 +197,13 @@ def main(argv: list[str] | None = None) -> Path:
         settings["command"] += " --from_package"
         settings["continues"] = packaged_training(args.preset)
     if args.from_run:
-        settings["command"] += f" --from_run {args.from_run.as_posix()}"
+        if args.from_run.resolve() == run.resolve():
+            sys.exit(
+                f"{run} is to be trained on and would be replaced: pass another folder as --output."
+            )
+        if args.split == "all":
+            sys.exit("To train on what knows all images, package it and pass --from_package.")
+        settings["command"] += f" --from_run {Path(os.path.relpath(args.from_run)).as_posix()}"
         settings["continues"] = trained_before(args.from_run, settings)
     settings = json.loads(json.dumps(settings))
     if args.overwrite:
@@ -303,13 +322,17 @@ def trained_before(run: Path, settings: dict) -> dict:
     """How an earlier run was trained, whose weights a run with these settings is to train on."""
     path = run / "train.json"
     if not path.exists() or not (run / "model.keras").exists():
-        sys.exit(f"{run} holds no finished run of benchmarks.presets: --from_run needs its folder.")
+        sys.exit(f"{run} holds no finished run of benchmarks.presets, which --from_run needs.")
     earlier = json.loads(path.read_text())
-    for key in ("preset", "data", "split"):
-        if earlier[key] != settings[key]:
+    for key, why in (
+        ("preset", "it is another network"),
+        ("data", "it has learned from other images"),
+        ("split", "it may know images that the other holds back"),
+    ):
+        if earlier.get(key) != settings[key]:
             sys.exit(
-                f"{run} was trained with --{key} {earlier[key]}; to train it on, pass the same, "
-                f"not {settings[key]}: it may know images that the other holds back."
+                f"{run} was trained with --{key} {earlier.get(key)}, and can't be trained on with "
+                f"--{key} {settings[key]}: {why}. Pass the same."
             )
     return history_of(earlier)
 

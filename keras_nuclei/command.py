@@ -79,8 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     segment = commands.add_parser(
         "segment",
         help="segment images",
-        description="Writes label images, outlines and a table of all nuclei. Run again, it goes "
-        "on where it stopped.",
+        description="Writes label images, outlines, a table of all nuclei and one of all images. "
+        "Run again, it goes on where it stopped.",
     )
     add = segment.add_argument
     add(
@@ -258,8 +258,7 @@ def _segment_all(
         # Whatever is wrong with one image, the others are still to be done.
         except Exception as error:
             text = _explain(error)
-            named = text.startswith(str(job.source))
-            failures.append(text if named else f"{job.source}: {text}")
+            failures.append(text if str(job.source) in text else f"{job.source}: {text}")
     for table in TABLES if "csv" in arguments.formats else ():
         try:
             _say(f"The table of all {table} is {folder.write_table(table)}")
@@ -288,10 +287,12 @@ def _segment_one(
     pages = read_pages(job.source)
     views = [_nuclear_channel(page, arguments.channel) for page in pages]
     label_maps = [np.asarray(segmenter(view)) for view in views]
+    if all(map(_is_grey_in_colour, pages)):
+        pages = [page[..., 0] for page in pages]
     tables, counts = [], []
     for number, (page, label_map) in enumerate(zip(pages, label_maps, strict=True), start=1):
         place = {"image": job.name, "page": number}
-        table = measure(label_map, _without_equal_channels(page), pixel_size=arguments.pixel_size)
+        table = measure(label_map, page, pixel_size=arguments.pixel_size)
         counts.append(place | _summary(table, label_map.size))
         table = table.reset_index()
         for column, (name, value) in enumerate(place.items()):
@@ -319,18 +320,18 @@ def _segment_one(
 
 
 def _summary(table: "pandas.DataFrame", num_pixels: int) -> dict:
-    """What `images.csv` says of an image, by the table of its nuclei: zero is a count, too."""
-    medians = {
-        f"median_{name}": table[name].median() for name in ("area_px", "area_um2") if name in table
+    """What `images.csv` says of a page, by the table of its nuclei: zero is a count, too."""
+    areas = [name for name in ("area_px", "area_um2") if name in table]
+    return {
+        "nuclei": len(table),
+        "covered": table["area_px"].sum() / max(1, num_pixels),
+        **{f"median_{name}": table[name].median() for name in areas},
     }
-    return {"nuclei": len(table), "covered": table["area_px"].sum() / num_pixels, **medians}
 
 
-def _without_equal_channels(page: np.ndarray) -> np.ndarray:
-    """The image; one channel of it, where it is a grey one that was stored in colour."""
-    if page.ndim == 3 and page.shape[-1] == 3 and (page == page[..., :1]).all():
-        return page[..., 0]
-    return page
+def _is_grey_in_colour(page: np.ndarray) -> bool:
+    """Whether all pixels are grey, though they are stored as RGB: one intensity is measured."""
+    return page.shape[2:] == (3,) and bool((page == page[..., :1]).all())
 
 
 def _nuclear_channel(page: np.ndarray, channel: int | None) -> np.ndarray:

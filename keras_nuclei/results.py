@@ -13,8 +13,11 @@ from keras_nuclei.export import atomic_path
 from keras_nuclei.jobs import Job, output_names, without_page
 from keras_nuclei.typing import FilePath
 
-TABLES = ("nuclei", "images")
-"""What there is a table of: `nuclei.csv` has a row for each nucleus, `images.csv` for each page."""
+TABLES = {"nuclei": "images", "images": "pages"}
+"""What there is a table of, and where in the hidden folder each image's part of it is kept.
+
+`nuclei.csv` has a row for each nucleus, `images.csv` for each page of an image.
+"""
 
 _STATE = ".keras_nuclei"
 _REMEDY = "Choose another folder, or allow to replace it with --overwrite."
@@ -183,7 +186,7 @@ class ResultFolder:
         return self._state / "images" / f"{name}.json"
 
     def _table_file(self, name: str, table: str) -> Path:
-        return self._state / table / f"{name}.csv"
+        return self._state / TABLES[table] / f"{name}.csv"
 
     def _write_record(self, job: Job, outputs: list[str], complete: bool) -> None:
         record = {**job.identity(), "outputs": outputs, "complete": complete}
@@ -222,7 +225,7 @@ class ResultFolder:
     def _refuse_other_settings(self, earlier: dict | None) -> None:
         if earlier is None:
             for path in map(self._joined_table, TABLES):
-                if path.exists():
+                if path.exists() and "csv" in self.settings.get("formats", ()):
                     raise ValueError(f"{path} is there already. {_REMEDY}")
         elif earlier != self.settings:
             different = [

@@ -292,7 +292,7 @@ def look(
         >>> look(np.zeros((50, 40, 3)), model, scale=0.5)[:2]
         (0.0, 26.0)
     """
-    image = _resize(image, _scaled(image.shape[:2], scale))
+    image = resize(image, scaled_size(image.shape[:2], scale))
     maps = predict_maps(image, model, tile_size=tile_size)
     label_map = label_maps(maps)
     areas = np.bincount(label_map.ravel())[1:]
@@ -375,11 +375,6 @@ def _busiest_windows(
             return
 
 
-def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    height, width = (max(1, round(length * scale)) for length in size)
-    return height, width
-
-
 def _require_tile_size(tile_size: int) -> None:
     if tile_size < 128 or tile_size % 32:
         raise ValueError(f"tile_size must be a multiple of 32, at least 128; got {tile_size}.")
@@ -434,7 +429,7 @@ def predict_maps(
         (50, 40, 1)
     """
     size = image.shape[:2]
-    maps = predict_tiled(_resize(image, _scaled(size, scale)), model, **options)
+    maps = predict_tiled(resize(image, scaled_size(size, scale)), model, **options)
     if not isinstance(maps, dict) or not {"foreground", "distance"} <= maps.keys():
         found = sorted(maps) if isinstance(maps, dict) else "one output without a name"
         raise ValueError(
@@ -442,7 +437,49 @@ def predict_maps(
             "keras_nuclei.unet(heads={'foreground': 1, 'distance': 1}) does; it returns "
             f"{found}. For other heads, call predict_tiled and separate the nuclei yourself."
         )
-    return {name: _resize(values, size) for name, values in maps.items()}
+    return {name: resize(values, size) for name, values in maps.items()}
+
+
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Height and width of an image that a model sees so many times larger, at least 1 each.
+
+    Args:
+        size: Height and width, in pixels.
+        scale: As in `segment`.
+
+    Example:
+        >>> scaled_size((256, 321), 0.5)
+        (128, 160)
+    """
+    height, width = (max(1, round(length * scale)) for length in size)
+    return height, width
+
+
+def resize(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize an image to what a model sees, or a model's map to the size of the image.
+
+    Smaller, a pixel becomes the mean of those it covers; larger, it lies between its neighbours.
+
+    Args:
+        values: Of any real dtype, `(H, W, C)`.
+        size: Height and width that are wanted.
+
+    Returns:
+        float32 `(*size, C)`; the values themselves where they have that size.
+
+    Example:
+        >>> resize(np.array([[[0.0], [4.0]]]), (1, 1))
+        array([[[2.]]], dtype=float32)
+    """
+    if values.shape[:2] == size:
+        return values
+    smaller = math.prod(size) < math.prod(values.shape[:2])
+    resized = cv2.resize(
+        np.asarray(values, "float32"),
+        size[::-1],
+        interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR,
+    )
+    return resized.reshape(*size, -1)
 
 
 def label_maps(
@@ -487,16 +524,3 @@ def label_maps(
         min_seed_area=round(8 * pixels),
         min_area=round(12 * pixels),
     )
-
-
-def _resize(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    if values.shape[:2] == size:
-        return values
-    smaller = math.prod(size) < math.prod(values.shape[:2])
-    resized = cv2.resize(
-        np.asarray(values, "float32"),
-        size[::-1],
-        # A pixel becomes the mean of those it covers, or lies between its neighbours.
-        interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR,
-    )
-    return resized.reshape(*size, -1)

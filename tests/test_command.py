@@ -135,6 +135,16 @@ def test_a_grey_image_in_colour_is_grey(folder, capsys):
     assert "a.png: 1 nucleus, " in capsys.readouterr().out
 
 
+def test_a_stack_with_a_colour_is_in_colour_on_all_pages(folder):
+    grey = np.stack([squares(1, "uint8")] * 3, -1)
+    coloured = grey // np.array([1, 2, 3], "uint8")
+    tifffile.imwrite("images/a.tif", np.stack([grey, coloured]), photometric="rgb")
+    assert run("images", "--output", "out") == 0
+    table = pd.read_csv("out/nuclei.csv")
+    assert "intensity_mean" not in table
+    assert table.intensity_mean_1.tolist() == [100, 50]
+
+
 def test_images_without_nuclei_count_too(folder):
     stack = np.stack([squares(2), squares(2) * 0 + 7])
     tifffile.imwrite("images/a.tif", stack, photometric="minisblack")
@@ -150,6 +160,17 @@ def test_images_without_nuclei_count_too(folder):
     np.testing.assert_allclose(table.covered, [32 / 264, 0, 48 / 384])
     np.testing.assert_array_equal(table.median_area_px, [16, np.nan, 16])
     np.testing.assert_array_equal(table.median_area_um2, [4, np.nan, 4])
+
+
+def test_the_table_of_images_grows_with_the_folder(folder):
+    tifffile.imwrite("images/a.tif", squares(2))
+    assert run("images", "--output", "out") == 0
+    tifffile.imwrite("images/b.tif", squares(1) * 0)
+    Path("images/c.tif").write_bytes(b"no image")
+    assert run("images", "--output", "out") == 1
+    table = pd.read_csv("out/images.csv")
+    assert table.columns.tolist() == ["image", "page", "nuclei", "covered", "median_area_px"]
+    assert table[["image", "nuclei"]].values.tolist() == [["a", 2], ["b", 0]]
 
 
 def test_pages(folder, capsys):
@@ -345,6 +366,18 @@ def test_failures_say_what_they_are(error, text, folder, capsys):
     assert text in capsys.readouterr().err
 
 
+def test_a_file_that_vanishes_is_named_once(folder, capsys):
+    for name in ("a", "b"):
+        tifffile.imwrite(f"images/{name}.tif", squares(1))
+
+    def load(arguments):
+        Path("images/b.tif").unlink()
+        return load_threshold(arguments)
+
+    assert run("images", "--output", "out", load_segmenter=load) == 1
+    assert capsys.readouterr().err.count("b.tif") == 1
+
+
 # Replacing
 
 
@@ -442,29 +475,41 @@ def test_what_the_shell_makes_of_a_pattern_beside_the_results(folder):
     assert rows_by_image("images/nuclei.csv") == {"a": 1, "b_labels": 2}
 
 
-@pytest.mark.parametrize("damage", ["no table", "a list", "half a record"])
+@pytest.mark.parametrize("damage", ["no table", "no counts", "a list", "half a record"])
 def test_a_damaged_record_is_made_anew(damage, folder):
     for name in ("a", "b"):
         tifffile.imwrite(f"images/{name}.tif", squares(1))
     assert run("images", "--output", "out", "--formats", "csv") == 0
     record = Path("out/.keras_nuclei/images/a.json")
     if damage == "no table":
-        Path("out/.keras_nuclei/nuclei/a.csv").unlink()
+        record.with_suffix(".csv").unlink()
+    elif damage == "no counts":
+        Path("out/.keras_nuclei/pages/a.csv").unlink()
     else:
         record.write_text("[]" if damage == "a list" else record.read_text()[:20])
+    table = "out/images.csv" if damage == "no counts" else "out/nuclei.csv"
     assert run("images/b.tif", "--output", "out", "--formats", "csv") == 0
-    assert rows_by_image() == {"b": 1}
+    assert rows_by_image(table) == {"b": 1}
     assert run("images", "--output", "out", "--formats", "csv") == 0
-    assert rows_by_image() == {"a": 1, "b": 1}
+    assert rows_by_image(table) == {"a": 1, "b": 1}
 
 
-def test_a_table_that_cant_be_replaced_is_a_failure(folder, capsys):
+@pytest.mark.parametrize("table", ["nuclei.csv", "images.csv"])
+def test_a_table_that_cant_be_replaced_is_a_failure(table, folder, capsys):
     tifffile.imwrite("images/a.tif", squares(1))
     assert run("images", "--output", "out") == 0
-    Path("out/nuclei.csv").unlink()
-    Path("out/nuclei.csv").mkdir()
+    Path("out", table).unlink()
+    Path("out", table).mkdir()
     assert run("images", "--output", "out") == 1
-    assert "nuclei.csv: " in capsys.readouterr().err
+    assert f"{table}: " in capsys.readouterr().err
+
+
+def test_a_table_of_others_stays(folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(1))
+    Path("images/images.csv").write_text("mine")
+    assert "images.csv is there already" in refuse(capsys, "images", "--output", "images")
+    assert run("images", "--output", "images", "--formats", "tiff") == 0
+    assert Path("images/images.csv").read_text() == "mine"
 
 
 def test_the_output_is_a_folder(folder, capsys):

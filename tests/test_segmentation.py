@@ -229,7 +229,7 @@ def test_bad_arguments(model, image, arguments, message):
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_what_the_model_sees_is_resized_as_scikit_image_does(rng, size, channels):
     values = ndimage.gaussian_filter(rng.random((30, 45, channels)), (3, 3, 0))
-    resized = segmentation._resize(values, size)
+    resized = segmentation.resize(values, size)
     assert resized.shape == (*size, channels)
     assert resized.dtype == np.float32
     expected = skimage.transform.resize(values, size, order=1, anti_aliasing=size[0] < 30)
