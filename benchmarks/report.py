@@ -231,8 +231,8 @@ def thresholds_table() -> str:
     ]
     trials = read("nuclei_base-random-separation")["methods"]["distance"]
     steps = (
-        (0.5, SEED_THRESHOLDS[:1], 1.5),
-        (0.5, SEED_THRESHOLDS[:1], SMOOTHING),
+        (0.5, (0.5, 0.6, 0.7, 0.8), 2.5),
+        (0.5, SEED_THRESHOLDS, 2.5),
         (0.5, SEED_THRESHOLDS, SMOOTHING),
         (THRESHOLD, SEED_THRESHOLDS, SMOOTHING),
     )

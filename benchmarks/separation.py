@@ -27,8 +27,8 @@ SETTINGS = {
     "boundary": {"seed_thresholds": ((0.3,), (0.5,), (0.7,)), "smoothing": SMOOTHING},
     "distance": {
         "threshold": (0.5, 0.55, 0.6, 0.65),
-        "seed_thresholds": ((0.5,), (0.5, 0.6, 0.7, 0.8)),
-        "smoothing": (1.5, 2, 2.5, 3),
+        "seed_thresholds": ((0.4,), (0.5,), (0.6,), (0.5, 0.6, 0.7, 0.8)),
+        "smoothing": (1, 1.5, 2, 2.5),
     },
     "distance less boundary": {
         "seed_thresholds": ((0.3,), (0.4,), (0.5,)),
@@ -38,6 +38,16 @@ SETTINGS = {
     "flow": {"min_votes": (8, 16, 32)},
 }
 """Methods, and the settings of each that are tried."""
+
+HEADS = {
+    "foreground alone": ("foreground",),
+    "boundary": ("foreground", "boundary"),
+    "distance": ("foreground", "distance"),
+    "distance less boundary": ("foreground", "distance", "boundary"),
+    "centre": ("foreground", "centre"),
+    "flow": ("foreground", "flow"),
+}
+"""What each method needs of a model."""
 
 
 def label(maps: dict[str, np.ndarray], scale: float, method: str, **settings) -> np.ndarray:
@@ -50,11 +60,11 @@ def label(maps: dict[str, np.ndarray], scale: float, method: str, **settings) ->
     if method == "flow":
         return follow(maps["flow"], foreground > 0.5, min_area=min_area, **settings)
     landscape = {
-        "boundary": foreground - maps["boundary"][..., 0],
-        "distance": maps["distance"][..., 0],
-        "distance less boundary": maps["distance"][..., 0] - 0.4 * maps["boundary"][..., 0],
-        "centre": maps["centre"][..., 0],
-    }[method]
+        "boundary": lambda: foreground - maps["boundary"][..., 0],
+        "distance": lambda: maps["distance"][..., 0],
+        "distance less boundary": lambda: maps["distance"][..., 0] - 0.4 * maps["boundary"][..., 0],
+        "centre": lambda: maps["centre"][..., 0],
+    }[method]()  # no other, since a run that was trained on has no other heads
     drawn = {"foreground": foreground, "distance": np.clip(landscape, 0, 1)}
     # As the methods that have no seeds, where no other threshold is tried.
     return segmentation.label_maps(drawn, scale=scale, **{"threshold": 0.5, **settings})
@@ -97,6 +107,9 @@ def main(argv: list[str] | None = None) -> Path:
     args = parser.parse_args(argv)
     training = json.loads((args.run / "train.json").read_text())
     model = keras.models.load_model(args.run / "model.keras", compile=False)
+    lacking = {head for method in args.methods for head in HEADS[method]} - set(model.output)
+    if lacking:
+        parser.error(f"{args.run} has no heads {sorted(lacking)}: choose other --methods")
     train = nuclei.load("dsb2018", "train", args.data_dir)
     rows = nuclei.validation_rows(train, training["split"])
     scales, maps = [], []

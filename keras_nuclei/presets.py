@@ -64,7 +64,7 @@ PRESETS = {
             "upsampling": "nearest",
         },
         file="nuclei_base.npz",
-        sha256="3e232828d8844cbd27bc57351a458fc4c03983fd257ba0533089f570d9dc2c11",
+        sha256="9164ef91628fa106e2ceb297949067dbbbd061ee8cc744ed92d6c7cab6b2f3d2",
         graph="nuclei_base.onnx",
         graph_sha256="362221aec21c796b905f89a0f2e03dc193c15abc94f28d9bd97e67074bcdcec3",
         card="nuclei_base.md",

@@ -44,7 +44,7 @@ CLEAR = 0.6
 """Where nuclei show less clearly, other parts of the image are looked at, too. Of the views of
 validation images that `benchmarks/diameters.py` makes all are clearer; specks of noise are not."""
 
-THRESHOLD, SEED_THRESHOLDS, SMOOTHING = 0.55, (0.5, 0.6, 0.7, 0.8), 2.5
+THRESHOLD, SEED_THRESHOLDS, SMOOTHING = 0.55, (0.5,), 1.5
 """How nuclei are made of maps (see `label_maps`); chosen by `benchmarks/separation.py`."""
 
 SAMPLED_PIXELS = 2**21

@@ -154,7 +154,7 @@ def test_targets_of_an_image_without_nuclei():
 def test_every_method_separates_perfect_maps(method):
     apart, _, _ = draw([(20, 20, 9), (20, 50, 9), (50, 60, 7)])
     label_map = apart if method == "foreground alone" else TWO_TOUCHING
-    maps = targets.draw(label_map, tuple(targets.CHANNELS))
+    maps = targets.draw(label_map, separation.HEADS[method])  # and needs no others
     settings_of = {name: values[0] for name, values in separation.SETTINGS[method].items()}
     found = separation.label(maps, 1.0, method, **settings_of)
     match = matching.match(label_map, found)
@@ -511,7 +511,7 @@ def test_packaged_weights_are_trained_on(tiny, tmp_path, monkeypatch):
         train(tmp_path, "--from_package", "--split", "random")
 
 
-def test_a_run_is_trained_on_by_one_of_the_same_split_alone(tiny, tmp_path, monkeypatch):
+def test_a_run_is_trained_on_by_one_of_the_same_split_alone(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     first = train(tmp_path / "first", "--split", "random")
     adopt, started = presets.adopt, {}
@@ -548,6 +548,9 @@ def test_a_run_is_trained_on_by_one_of_the_same_split_alone(tiny, tmp_path, monk
         with pytest.raises(SystemExit, match=message):
             train(tmp_path, *map(str, arguments))
     assert (run / "model.keras").exists()
+    with pytest.raises(SystemExit):
+        separation.main([str(run), "--methods", "distance", "flow"])
+    assert "has no heads ['flow']: choose other --methods" in capsys.readouterr().err
 
 
 def test_a_card_tells_what_came_when_and_how_to_do_it_again():
