@@ -48,7 +48,7 @@ PRESETS = {
             "upsampling": "nearest",
         },
         file="nuclei_small.npz",
-        sha256="20bf43da3f6b8b7a2b3316ab62efa73d91919cf2081b822edb1eb1e38519c125",
+        sha256="668eaaefe67d7c0149d8f4a6a72c079b151a270f0a9d6031d894658bb81e5d24",
         graph="nuclei_small.onnx",
         graph_sha256="06c0ff83ba36950b0d4466dc8b7e9801bc0005f7d663f020f02d01eaeab77d50",
         card="nuclei_small.md",
