@@ -28,6 +28,8 @@ They are scaled (nuclei of about 10 to 80 pixels), rotated, mirrored, stretched,
 otherwise, inverted, made brighter, darker, blurred, noisy. The heads {dropped}
 were learned beside and left behind. {hours:.1f} hours on {cpus} CPU cores, shared with other work.
 {later}
+Each stage ran with the code of its time; what it was set to is in the JSON of the scores.
+
 ```bash
 {commands}
 ```
@@ -140,7 +142,9 @@ def commands(run: str, stages: list[dict]) -> list[str]:
     lines = []
     for number, stage in enumerate(stages):
         if number:
+            lines.append("# note the SHA-256 that was printed in keras_nuclei/presets.py")
             lines.append(f"python -m benchmarks.evaluate_presets {run} --packed")
+            lines.append(f"python -m benchmarks.evaluate_presets {run}")
             lines.append(f"python -m benchmarks.report --publish {run} --overwrite")
         overwrite = " --overwrite" if number else ""
         lines.append(f"{stage['command']}{overwrite}")

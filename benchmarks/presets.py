@@ -137,6 +137,7 @@ class Crops(keras.utils.PyDataset):
 
     def crop(self, row: nuclei.NucleiImage, generator: np.random.Generator):
         scene = row.image, row.label_map, row.diameter, self.recipe.crop_size, generator
+        # Without plain crops nothing is drawn, and the others stay as they were.
         if self.recipe.plain and generator.random() < self.recipe.plain:
             return augmentation.plain_crop(*scene)
         image, label_map = augmentation.random_crop(*scene)
@@ -197,13 +198,16 @@ def main(argv: list[str] | None = None) -> Path:
         settings["command"] += " --from_package"
         settings["continues"] = packaged_training(args.preset)
     if args.from_run:
-        if args.from_run.resolve() == run.resolve():
+        if args.from_run.resolve().is_relative_to(run.resolve()):
             sys.exit(
-                f"{run} is to be trained on and would be replaced: pass another folder as --output."
+                f"{args.from_run} is to be trained on, and {run}, where it lies, is written to: "
+                "pass another folder as --output."
             )
         if args.split == "all":
             sys.exit("To train on what knows all images, package it and pass --from_package.")
-        settings["command"] += f" --from_run {Path(os.path.relpath(args.from_run)).as_posix()}"
+        # As seen from the folder of all runs, wherever that is and whoever calls it what.
+        place = Path("runs", os.path.relpath(args.from_run, args.output))
+        settings["command"] += f" --from_run {place.as_posix()}"
         settings["continues"] = trained_before(args.from_run, settings)
     settings = json.loads(json.dumps(settings))
     if args.overwrite:

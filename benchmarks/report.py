@@ -162,7 +162,7 @@ def presets_table() -> str:
             scores = result["scores"][part]["all"]
             stages = model_cards.training_stages(result)
             steps = sum(model_cards.steps(stage["recipe"]) for stage in stages)
-            mark = "" if "rarity" in result["recipe"] else "*"
+            mark = "" if result["recipe"].get("plain") else "*"
             lines.append(
                 f"| {title} | `{preset}` | {steps:,}{mark} | {scores['images']}"
                 f" | {scores['accuracy']:.4f}"
@@ -183,6 +183,12 @@ def model_card(name: str) -> str:
     if packed["sha256"] != PRESETS[name].sha256:
         sys.exit(
             f"The scores of {name} are not those of the packaged weights. Run: python -m "
+            "benchmarks.evaluate_presets --packed, and --publish it."
+        )
+    now = {"threshold": THRESHOLD, "seed_thresholds": [*SEED_THRESHOLDS], "smoothing": SMOOTHING}
+    if {key: packed[key] for key in now} != now:
+        sys.exit(
+            f"The scores of {name} are not those of `segment`'s settings, {now}. Run: python -m "
             "benchmarks.evaluate_presets --packed, and --publish it."
         )
     # Of weights that were scored again, with other settings, what single precision compares to.
@@ -230,6 +236,13 @@ def thresholds_table() -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     trials = read("nuclei_base-random-separation")["methods"]["distance"]
+    best = max(trials, key=lambda trial: trial["dsb_per_image"])["settings"]
+    if best != {
+        "threshold": THRESHOLD,
+        "seed_thresholds": [*SEED_THRESHOLDS],
+        "smoothing": SMOOTHING,
+    }:
+        sys.exit(f"README.md says that `segment`'s settings are the best tried; these are: {best}.")
     steps = (
         (0.5, (0.5, 0.6, 0.7, 0.8), 2.5),
         (0.5, SEED_THRESHOLDS, 2.5),

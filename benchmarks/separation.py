@@ -2,7 +2,8 @@
 
     python -m benchmarks.separation runs/nuclei_base-grouped
 
-One network has learned all maps at once; each method makes label maps of some of them, with the
+One network has learned all maps at once (those of a run that was trained on are fewer, and so are
+the `--methods` it can be asked for); each method makes label maps of some of them, with the
 settings that score best on the validation part of the run's split. Writes `separation.json`
 into the run's folder.
 """
@@ -109,7 +110,11 @@ def main(argv: list[str] | None = None) -> Path:
     model = keras.models.load_model(args.run / "model.keras", compile=False)
     lacking = {head for method in args.methods for head in HEADS[method]} - set(model.output)
     if lacking:
-        parser.error(f"{args.run} has no heads {sorted(lacking)}: choose other --methods")
+        possible = [method for method in SETTINGS if set(HEADS[method]) <= set(model.output)]
+        parser.error(
+            f"{args.run} has no heads {sorted(lacking)}, as no run has that was trained on. Pass "
+            f"one from ImageNet weights, or --methods of: {', '.join(map(repr, possible))}"
+        )
     train = nuclei.load("dsb2018", "train", args.data_dir)
     rows = nuclei.validation_rows(train, training["split"])
     scales, maps = [], []

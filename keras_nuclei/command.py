@@ -258,7 +258,8 @@ def _segment_all(
         # Whatever is wrong with one image, the others are still to be done.
         except Exception as error:
             text = _explain(error)
-            failures.append(text if str(job.source) in text else f"{job.source}: {text}")
+            named = text.startswith(str(job.source)) or getattr(error, "filename", None)
+            failures.append(text if named else f"{job.source}: {text}")
     for table in TABLES if "csv" in arguments.formats else ():
         try:
             _say(f"The table of all {table} is {folder.write_table(table)}")

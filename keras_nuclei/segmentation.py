@@ -447,6 +447,9 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
         size: Height and width, in pixels.
         scale: As in `segment`.
 
+    Returns:
+        Height and width, in pixels.
+
     Example:
         >>> scaled_size((256, 321), 0.5)
         (128, 160)
