@@ -142,7 +142,7 @@ def commands(run: str, stages: list[dict]) -> list[str]:
     lines = []
     for number, stage in enumerate(stages):
         if number:
-            lines.append("# note the SHA-256 that was printed in keras_nuclei/presets.py")
+            lines.append("# write the SHA-256 that it prints into keras_nuclei/presets.py")
             lines.append(f"python -m benchmarks.evaluate_presets {run} --packed")
             lines.append(f"python -m benchmarks.evaluate_presets {run}")
             lines.append(f"python -m benchmarks.report --publish {run} --overwrite")

@@ -262,7 +262,8 @@ def _segment_all(
             failures.append(text if named else f"{job.source}: {text}")
     for table in TABLES if "csv" in arguments.formats else ():
         try:
-            _say(f"The table of all {table} is {folder.write_table(table)}")
+            if path := folder.write_table(table):
+                _say(f"The table of all {table} is {path}")
         except OSError as error:  # as where a spreadsheet holds the old one open
             failures.append(f"{table}.csv: {_explain(error)} Run the same command once more.")
     if failures:

@@ -141,7 +141,7 @@ class ResultFolder:
                 temporary.write_text(tables[table], encoding="utf-8")
         self._write_record(job, outputs, complete=True)
 
-    def write_table(self, table: str) -> Path:
+    def write_table(self, table: str) -> Path | None:
         """Join the tables of all complete images, in the order of names, to one file.
 
         A column that one image's table lacks, as of a third channel, is left empty there.
@@ -150,7 +150,7 @@ class ResultFolder:
             table: Of `TABLES`; the file is named after it.
 
         Returns:
-            The path of the file.
+            The path of the file; None where no image is complete, and there is no file.
         """
         records = self._records().items()
         tables = [self._table_file(name, table) for name, record in records if record["complete"]]
@@ -160,6 +160,9 @@ class ResultFolder:
             with path.open(newline="", encoding="utf-8") as file:
                 columns |= dict.fromkeys(next(csv.reader(file), []))
         joined_table = self._joined_table(table)
+        if not tables:
+            joined_table.unlink(missing_ok=True)
+            return None
         with (
             atomic_path(joined_table) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as joined,

@@ -366,6 +366,13 @@ def test_failures_say_what_they_are(error, text, folder, capsys):
     assert text in capsys.readouterr().err
 
 
+def test_without_any_result_there_is_no_table(folder, capsys):
+    Path("images/a.tif").write_bytes(b"no image")
+    assert run("images", "--output", "out") == 1
+    assert visible("out") == []
+    assert "table" not in capsys.readouterr().out
+
+
 def test_a_file_that_vanishes_is_named_once(folder, capsys):
     for name in ("a", "b"):
         tifffile.imwrite(f"images/{name}.tif", squares(1))
