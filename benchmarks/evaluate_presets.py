@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 import keras_nuclei
 from benchmarks import nuclei, pipeline
-from benchmarks.runs import write_json
+from benchmarks.runs import segment_settings, write_json
 from keras_nuclei import matching, overlay, scores, segmentation
 
 matplotlib.use("Agg")
@@ -66,12 +66,7 @@ def main(argv: list[str] | None = None) -> Path:
             f"{values['ap50_per_image']:.4f}"
         )
     path = args.run / ("evaluation-packed.json" if args.packed else "evaluation.json")
-    settings = {
-        "augmentations": AUGMENTATIONS,
-        "threshold": segmentation.THRESHOLD,
-        "seed_thresholds": segmentation.SEED_THRESHOLDS,
-        "smoothing": segmentation.SMOOTHING,
-    }
+    settings = {"augmentations": AUGMENTATIONS, **segment_settings()}
     write_json(path, {**training, **settings, "scores": results})
     return path
 

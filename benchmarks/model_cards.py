@@ -64,21 +64,20 @@ Methods 16, 1247-1253 (2019), https://doi.org/10.1038/s41592-019-0612-7.
 """
 
 
-def card(name: str, single: dict, half: dict, packed: dict, size: int, table: str) -> str:
+def card(name: str, single: dict, packed: dict, size: int, table: str) -> str:
     """Write the card of a preset.
 
     Args:
         name: Of the preset.
         single: What `benchmarks.evaluate_presets` has written of the run.
-        half: The same of the packaged weights, with the same settings.
-        packed: The same, as `keras_nuclei.segment` is set now.
+        packed: The same of the packaged weights.
         size: Of the packaged weights, in bytes.
         table: Scores by modality, in Markdown.
     """
     recipe, preset = single["recipe"], PRESETS[name]
     stages = training_stages(single)
     kept = preset.architecture["heads"]
-    scores, half_scores = (each["scores"]["official_test"]["all"] for each in (single, half))
+    scores, half_scores = (each["scores"]["official_test"]["all"] for each in (single, packed))
     return TEXT.format(
         name=name,
         description=preset.description,

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import ablation_page, exports_table, model_cards, rivals_table
-from benchmarks.runs import mean, spread
+from benchmarks.runs import mean, segment_settings, spread
 from keras_nuclei.encoders import list_encoders
 from keras_nuclei.presets import PRESETS
 from keras_nuclei.segmentation import FAR_MARGIN, SEED_THRESHOLDS, SMOOTHING, THRESHOLD
@@ -185,17 +185,14 @@ def model_card(name: str) -> str:
             f"The scores of {name} are not those of the packaged weights. Run: python -m "
             "benchmarks.evaluate_presets --packed, and --publish it."
         )
-    now = {"threshold": THRESHOLD, "seed_thresholds": [*SEED_THRESHOLDS], "smoothing": SMOOTHING}
+    now = segment_settings()
     if {key: packed[key] for key in now} != now:
         sys.exit(
             f"The scores of {name} are not those of `segment`'s settings, {now}. Run: python -m "
             "benchmarks.evaluate_presets --packed, and --publish it."
         )
-    # Of weights that were scored again, with other settings, what single precision compares to.
-    again = (RESULTS / f"{name}-all-half.json").exists()
-    half = read(f"{name}-all-half") if again else packed
     single = read(f"{name}-all-single")
-    return model_cards.card(name, single, half, packed, size, modalities_table(name))
+    return model_cards.card(name, single, packed, size, modalities_table(name))
 
 
 def modalities_table(preset: str = "nuclei_base") -> str:
@@ -237,11 +234,7 @@ def thresholds_table() -> str:
     ]
     trials = read("nuclei_base-random-separation")["methods"]["distance"]
     best = max(trials, key=lambda trial: trial["dsb_per_image"])["settings"]
-    if best != {
-        "threshold": THRESHOLD,
-        "seed_thresholds": [*SEED_THRESHOLDS],
-        "smoothing": SMOOTHING,
-    }:
+    if best != segment_settings():
         sys.exit(f"README.md says that `segment`'s settings are the best tried; these are: {best}.")
     steps = (
         (0.5, (0.5, 0.6, 0.7, 0.8), 2.5),

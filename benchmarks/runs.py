@@ -11,6 +11,8 @@ from pathlib import Path
 import keras
 import psutil
 
+from keras_nuclei import segmentation
+
 NOT_DSB2018 = "*** SYNTHETIC IMAGES, NOT DSB2018: these numbers say nothing about real nuclei. ***"
 
 
@@ -76,6 +78,15 @@ def environment() -> dict:
         "platform": platform.platform(),
         "cpus": psutil.cpu_count(),
         "packages": {package: metadata.version(package) for package in packages},
+    }
+
+
+def segment_settings() -> dict:
+    """How `keras_nuclei.segment` makes nuclei of maps, as JSON reads it again."""
+    return {
+        "threshold": segmentation.THRESHOLD,
+        "seed_thresholds": [*segmentation.SEED_THRESHOLDS],
+        "smoothing": segmentation.SMOOTHING,
     }
 
 

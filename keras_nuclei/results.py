@@ -155,14 +155,14 @@ class ResultFolder:
         records = self._records().items()
         tables = [self._table_file(name, table) for name, record in records if record["complete"]]
         tables = [path for path in tables if path.exists()]
-        columns: dict[str, None] = {}
-        for path in tables:
-            with path.open(newline="", encoding="utf-8") as file:
-                columns |= dict.fromkeys(next(csv.reader(file), []))
         joined_table = self._joined_table(table)
         if not tables:
             joined_table.unlink(missing_ok=True)
             return None
+        columns: dict[str, None] = {}
+        for path in tables:
+            with path.open(newline="", encoding="utf-8") as file:
+                columns |= dict.fromkeys(next(csv.reader(file), []))
         with (
             atomic_path(joined_table) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as joined,

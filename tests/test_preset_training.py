@@ -494,8 +494,8 @@ def test_a_run_is_resumed_scored_and_packaged(tiny, tmp_path, monkeypatch, capsy
         assert not [name for name in arrays.files if name.startswith("flow")]
 
 
-def test_packaged_weights_are_trained_on(tiny, tmp_path, monkeypatch):
-    packaged = keras_nuclei.from_preset("nuclei_base")
+def watch_adoption(monkeypatch):
+    """A dict that gets the weights that a training begins with, by path."""
     adopt, started = presets.adopt, {}
 
     def watch(model, trained):
@@ -503,6 +503,12 @@ def test_packaged_weights_are_trained_on(tiny, tmp_path, monkeypatch):
         started.update({variable.path: variable.numpy() for variable in model.variables})
 
     monkeypatch.setattr(presets, "adopt", watch)
+    return started
+
+
+def test_packaged_weights_are_trained_on(tiny, tmp_path, monkeypatch):
+    packaged = keras_nuclei.from_preset("nuclei_base")
+    started = watch_adoption(monkeypatch)
     run = train(tmp_path, "--from_package")
     for variable in packaged.variables:
         np.testing.assert_array_equal(started[variable.path], variable.numpy())
@@ -517,13 +523,7 @@ def test_packaged_weights_are_trained_on(tiny, tmp_path, monkeypatch):
 
 def test_a_run_is_trained_on_by_one_of_the_same_split_alone(tiny, tmp_path, monkeypatch, capsys):
     first = train(tmp_path / "first", "--split", "random")
-    adopt, started = presets.adopt, {}
-
-    def watch(model, trained):
-        adopt(model, trained)
-        started.update({variable.path: variable.numpy() for variable in model.variables})
-
-    monkeypatch.setattr(presets, "adopt", watch)
+    started = watch_adoption(monkeypatch)
     run = train(tmp_path, "--split", "random", "--from_run", str(first))
     trained = keras.models.load_model(first / "model.keras", compile=False)
     # Nothing that the preset has begins anew; what only helped to learn it is gone.
