@@ -13,6 +13,10 @@ from keras_nuclei import segmentation
 SMALLEST_DIAMETER, LARGEST_DIAMETER = 10, 70
 """Of the nuclei of a crop whose scale is drawn anew, in pixels."""
 
+SHOWN = 26, 60
+"""Diameters of the nuclei that other crops show, in pixels. `keras_nuclei.segment` shows a model
+none above 50, but estimates how large they are, and may be wrong."""
+
 EOSIN = (0.2, 1.0, 0.45)
 """About how much red, green and blue the pink dye of stained tissue absorbs, next to green."""
 
@@ -26,9 +30,8 @@ def random_crop(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A square of an image, scaled, rotated and perhaps mirrored, and of its label map.
 
-    Most crops show nuclei about as large as `keras_nuclei.segment` shows them to a model, some are
-    near the image's own scale, and the others get nuclei of any size: a model must know them to
-    tell which is which.
+    Most crops show nuclei of about the size of `SHOWN`, some are near the image's own scale, and
+    the others get nuclei of any size: a model must know them to tell which is which.
 
     Args:
         image: uint8 `(H, W, 3)`.
@@ -74,11 +77,12 @@ def plain_crop(
     size: int,
     generator: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A square of an image as `keras_nuclei.segment` shows it, and of its label map.
+    """A square of an image, about as `keras_nuclei.segment` shows it, and of its label map.
 
-    The image is resized as there, to the scale that fits the diameter if the estimate is a little
-    off (at 1 it stays as it is), and the square is turned by quarters and perhaps mirrored, as
-    `segment` does where augmentations are asked for. An image that is too small is reflected.
+    The image is resized as there, to what fits nuclei into `SHOWN` if the estimate of their size is
+    a little off (at scale 1 it stays as it is), and the square is turned by quarters and perhaps
+    mirrored, as `segment` does where augmentations are asked for. An image that is too small is
+    reflected.
 
     Args:
         image: As in `random_crop`.
@@ -90,7 +94,7 @@ def plain_crop(
     Returns:
         As `random_crop`.
     """
-    scale = segmentation.model_scale(diameter * np.exp(generator.normal(0, 0.1)))
+    scale = shown_scale(diameter * np.exp(generator.normal(0, 0.1)))
     shape = segmentation.scaled_size(image.shape[:2], scale)
     image = segmentation.resize(image, shape)
     # Not INTER_NEAREST, which measures from the corners of pixels, where the image has centres.
@@ -110,12 +114,16 @@ def plain_crop(
     return image.astype(np.float32), measure.label(labels, connectivity=2).astype(np.int32)
 
 
+def shown_scale(diameter: float) -> float:
+    """How many times larger than it is an image of nuclei of a diameter shows those of `SHOWN`."""
+    return float(min(np.clip(diameter, *SHOWN) / diameter, segmentation.LARGEST_SCALE))
+
+
 def _scale(diameter: float, generator: np.random.Generator) -> float:
     """How many times larger a crop shows the image."""
     chance = generator.random()
     if chance < 0.6:
-        shown = segmentation.model_scale(diameter)
-        scale = shown * np.exp(generator.uniform(np.log(0.7), np.log(1.45)))
+        scale = shown_scale(diameter) * np.exp(generator.uniform(np.log(0.7), np.log(1.45)))
     elif chance < 0.75:
         scale = np.exp(generator.uniform(np.log(0.65), np.log(1.6)))
     else:

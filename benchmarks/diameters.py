@@ -12,6 +12,7 @@ import functools
 import json
 from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import keras
@@ -19,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import nuclei, pipeline
-from benchmarks.runs import write_json
+from benchmarks.runs import segment_settings, write_json
 from keras_nuclei import segmentation
 
 MAGNIFICATIONS = (0.5, 1, 2, 4)
@@ -38,16 +39,17 @@ def main(argv: list[str] | None = None) -> Path:
     args = parser.parse_args(argv)
     training = json.loads((args.run / "train.json").read_text())
     model = keras.models.load_model(args.run / "model.keras", compile=False)
-    rows = one_of_each_field(training, args.data_dir)
+    train = nuclei.load(pipeline.DATA_SETS[training["data"]], "train", args.data_dir)
+    rows = one_of_each_field(nuclei.validation_rows(train, training["split"]))
 
     factors = {margin: defaultdict(list) for margin in MARGINS}
     for row in tqdm(rows, unit="image"):
         for magnification in MAGNIFICATIONS:
-            image, diameter = magnify(row, magnification)
-            if not diameter:
+            view = magnify(row, magnification)
+            if not view.diameter:
                 continue
-            wanted = segmentation.model_scale(diameter)
-            for margin, estimate in estimates(image, model).items():
+            wanted = segmentation.model_scale(view.diameter)
+            for margin, estimate in estimates(view.image, model).items():
                 factor = segmentation.model_scale(estimate) / wanted
                 factors[margin][magnification].append(factor)
 
@@ -59,7 +61,8 @@ def main(argv: list[str] | None = None) -> Path:
         trials.append({"margin": margin, "right": right})
         print(f"margin {margin}: {right['all']:.1%} right")
     path = args.run / "diameters.json"
-    write_json(path, {**training, "images": len(rows), "views": len(every), "trials": trials})
+    counts = {"images": len(rows), "views": len(every)}
+    write_json(path, {**training, **segment_settings(), **counts, "trials": trials})
     return path
 
 
@@ -79,15 +82,27 @@ def estimates(image: np.ndarray, model: keras.Model) -> dict[float, float]:
     }
 
 
-def one_of_each_field(training: dict, data_dir: str | None) -> list[nuclei.NucleiImage]:
-    """The first image of each field of view in the validation part of a run's split."""
-    train = nuclei.load(pipeline.DATA_SETS[training["data"]], "train", data_dir)
-    rows = nuclei.validation_rows(train, training["split"])
+def one_of_each_field(rows: list[nuclei.NucleiImage]) -> list[nuclei.NucleiImage]:
+    """The first image of each field of view."""
     return list({row.field_of_view: row for row in rows[::-1]}.values())
 
 
-def magnify(row: nuclei.NucleiImage, factor: float) -> tuple[np.ndarray, float]:
-    """The middle of an image, resized, and the diameter of a typical nucleus there; 0 of none."""
+class View(NamedTuple):
+    """Part of an image, larger or smaller than it is.
+
+    Attributes:
+        image: float32 `(H, W, 3)`, values about 0..255.
+        label_map: Its true nuclei, `(H, W)`.
+        diameter: Of a typical one, in pixels; 0 where there is none.
+    """
+
+    image: np.ndarray
+    label_map: np.ndarray
+    diameter: float
+
+
+def magnify(row: nuclei.NucleiImage, factor: float) -> View:
+    """The middle of an image, resized."""
     window = tuple(
         slice(max(0, (length - reach) // 2), max(0, (length - reach) // 2) + reach)
         for length in row.label_map.shape
@@ -95,11 +110,12 @@ def magnify(row: nuclei.NucleiImage, factor: float) -> tuple[np.ndarray, float]:
     )
     image, label_map = row.image[window], row.label_map[window]
     areas = np.bincount(label_map.ravel())[1:]
-    if not areas.any():
-        return image, 0.0
+    diameter = factor * segmentation.typical_diameter(areas) if areas.any() else 0.0
     interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=interpolation)
-    return image.astype("float32"), factor * segmentation.typical_diameter(areas)
+    size = image.shape[1::-1]
+    label_map = cv2.resize(label_map.astype("int32"), size, interpolation=cv2.INTER_NEAREST_EXACT)
+    return View(image.astype("float32"), label_map, diameter)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,8 @@
     python -m benchmarks.evaluate_presets runs/nuclei_base-grouped
 
 writes `evaluation.json` and `masks.png` into the run's folder, and with `--packed`
-`evaluation-packed.json`. The images are segmented as
-`keras_nuclei.segment` does with eight augmentations, at their own size, and judged by the original
-annotation.
+`evaluation-packed.json`. The images are segmented as `keras_nuclei.segment` does, both with all its
+augmentations and as it does by default, at their own size, and judged by the original annotation.
 """
 
 import argparse
@@ -26,7 +25,7 @@ from keras_nuclei import matching, overlay, scores, segmentation
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-AUGMENTATIONS = 8
+AUGMENTATIONS = 12
 PICTURED = ("test", "official_test", "stardist_test")
 
 
@@ -49,13 +48,14 @@ def main(argv: list[str] | None = None) -> Path:
     else:
         model = keras.models.load_model(args.run / "model.keras", compile=False)
 
-    results, known = {}, {}
+    results, one_view, known = {}, {}, {}
     for part, rows in held_back(training, args.data_dir).items():
         for row in tqdm(rows, desc=part, unit="image"):
             if row.image_id not in known:  # a part may be of another
                 known[row.image_id] = find(row, model)
-        found = [known[row.image_id] for row in rows]
+        found = [known[row.image_id][AUGMENTATIONS] for row in rows]
         results[part] = score(rows, found)
+        one_view[part] = score(rows, [known[row.image_id][1] for row in rows])
         if part in PICTURED:
             draw(rows, found, args.run / "masks.png")
         values = results[part]["all"]
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> Path:
         )
     path = args.run / ("evaluation-packed.json" if args.packed else "evaluation.json")
     settings = {"augmentations": AUGMENTATIONS, **segment_settings()}
-    write_json(path, {**training, **settings, "scores": results})
+    write_json(path, {**training, **settings, "scores": results, "scores_of_one_view": one_view})
     return path
 
 
@@ -101,14 +101,22 @@ class Found(NamedTuple):
     match: matching.Match
 
 
-def find(row: nuclei.NucleiImage, model: keras.Model) -> Found:
-    """Segment an image as `keras_nuclei.segment` does, and keep the probabilities, too."""
+def find(row: nuclei.NucleiImage, model: keras.Model) -> dict[int, Found]:
+    """Segment an image as `keras_nuclei.segment` does, and keep the probabilities, too.
+
+    Returns:
+        What is found by `AUGMENTATIONS`, and by the one view that is `segment`'s default.
+    """
     diameter = segmentation.estimate_diameter(row.image, model)
     scale = segmentation.model_scale(diameter)
     image = row.image.astype("float32")
-    maps = segmentation.predict_maps(image, model, scale=scale, augmentations=AUGMENTATIONS)
-    label_map = segmentation.label_maps(maps, scale=scale)
-    return Found(maps["foreground"][..., 0], label_map, matching.match(row.label_map, label_map))
+    found = {}
+    for augmentations in (AUGMENTATIONS, 1):
+        maps = segmentation.predict_maps(image, model, scale=scale, augmentations=augmentations)
+        label_map = segmentation.label_maps(maps, scale=scale)
+        match = matching.match(row.label_map, label_map)
+        found[augmentations] = Found(maps["foreground"][..., 0], label_map, match)
+    return found
 
 
 def score(rows: list[nuclei.NucleiImage], found: list[Found]) -> dict[str, dict]:

@@ -1,5 +1,7 @@
 """The model card of each preset, made from the JSON of its run."""
 
+from benchmarks import augmentation, runs
+from keras_nuclei import segmentation
 from keras_nuclei.presets import PRESETS
 
 TEXT = """\
@@ -51,8 +53,8 @@ as trained; {half_dice:.4f} and {half_dsb:.4f} in half precision, as shipped.
 - Where no diameter is given, the size of the nuclei is estimated, and sometimes wrong: a clump of
   small ones may be taken for one large nucleus. Pass `diameter`.
 - Bright or dark things that are no nuclei, such as fibres, may be taken for some.
-- Nuclei smaller than about 6 pixels across are missed; larger ones than 60 are scaled down first.
-  Larger ones than 240 are not expected where no diameter is given.
+- Nuclei smaller than about 6 pixels across are missed; larger ones than {largest} are scaled
+  down first. Larger ones than 240 are not expected where no diameter is given.
 - It knows nuclei in two dimensions. Pages of a stack are segmented one by one.
 - Research use: it has not been validated for diagnosis.
 
@@ -75,7 +77,7 @@ def card(name: str, single: dict, packed: dict, size: int, table: str) -> str:
         table: Scores by modality, in Markdown.
     """
     recipe, preset = single["recipe"], PRESETS[name]
-    stages = training_stages(single)
+    stages = runs.training_stages(single)
     kept = preset.architecture["heads"]
     scores, half_scores = (each["scores"]["official_test"]["all"] for each in (single, packed))
     return TEXT.format(
@@ -103,6 +105,7 @@ def card(name: str, single: dict, packed: dict, size: int, table: str) -> str:
         dsb=scores["dsb_per_image"],
         half_dice=half_scores["dice"],
         half_dsb=half_scores["dsb_per_image"],
+        largest=segmentation.LARGEST_DIAMETER,
     )
 
 
@@ -111,14 +114,15 @@ LATER = {
 {crowded:.0%} of the crops were crowded with nuclei of another crop laid over,
   stretch and stain varied more, a tenth was compressed as JPEG.""",
     "rarity": """\
-most crops showed nuclei as large as `segment` shows them, images of rarer
+most crops showed nuclei of {smallest} to {largest} pixels, images of rarer
   kinds were drawn more often, about a third of the stained tissue, and what was made of
   fluorescence to look so, had a second dye laid over in patches and fibres, and in {uneven:.0%} of
   the fluorescence each nucleus was made brighter or dimmer.""",
     "plain": """\
-{plain:.0%} of the crops were left as `segment` shows them, but for quarter
-  turns and mirroring, and what is said above was done to the others; no other heads were
-  learned, and the learning rate was up to {learning_rate}.""",
+{plain:.0%} of the crops were left as they are, but for being resized to show nuclei
+  of {smallest} to {largest} pixels, turned by quarters and mirrored, and what is said above was
+  done to the others; no other heads were learned, and the learning rate was up to
+  {learning_rate}.""",
 }
 """What came into the recipe one after the other, by the setting that tells it."""
 
@@ -126,11 +130,12 @@ most crops showed nuclei as large as `segment` shows them, images of rarer
 def later(stages: list[dict]) -> str:
     """From which step on there was more than in the earliest recipe: a list in Markdown."""
     lines, said, done = [], set(), 0
+    shown = dict(zip(("smallest", "largest"), augmentation.SHOWN, strict=True))
     for stage in stages:
         recipe = stage["recipe"]
         new = [key for key in LATER if recipe.get(key) and key not in said]
         start = f"After {done:,} steps" if done else "From the start"
-        lines += [f"- {start}: {LATER[key].format(**recipe)}" for key in new]
+        lines += [f"- {start}: {LATER[key].format(**recipe, **shown)}" for key in new]
         said.update(new)
         done += steps(recipe)
     return "\n".join(["", *lines, ""]) if lines else ""
@@ -154,9 +159,3 @@ def commands(run: str, stages: list[dict]) -> list[str]:
 def steps(recipe: dict) -> int:
     """Number of steps of a training."""
     return recipe["epochs"] * recipe["steps_per_epoch"]
-
-
-def training_stages(training: dict) -> list[dict]:
-    """The training that led to some weights: the last, before it the one that it continued."""
-    earlier = training.get("continues")
-    return [*(training_stages(earlier) if earlier else []), training]

@@ -3,7 +3,7 @@
     python -m benchmarks.presets --preset nuclei_base --split grouped
 
 writes into `runs/nuclei_base-grouped/`. Started again, it goes on where it stopped. What is trained
-can be trained on, by crops that are left as `keras_nuclei.segment` shows them:
+can be trained on, by crops that are left much as `keras_nuclei.segment` shows them:
 
     python -m benchmarks.presets --preset nuclei_base --split grouped --output runs/first
     python -m benchmarks.presets --preset nuclei_base --split grouped --from_run RUN
@@ -48,7 +48,7 @@ class Recipe:
         shares: Of each modality among the crops.
         rarity: An image of a kind of n images is drawn with a weight of n ** -rarity: with 0 all
             images count alike, with 1 all kinds.
-        plain: Share of crops that look as `keras_nuclei.segment` shows the image.
+        plain: Share of crops that look much as `keras_nuclei.segment` shows the image.
         crowded: Share of the other crops with nuclei of another crop laid over them.
         uneven: Share of the other crops of fluorescence whose nuclei are made of uneven brightness.
     """
@@ -209,6 +209,8 @@ def main(argv: list[str] | None = None) -> Path:
         place = Path("runs", os.path.relpath(args.from_run, args.output))
         settings["command"] += f" --from_run {place.as_posix()}"
         settings["continues"] = trained_before(args.from_run, settings)
+    # Training on draws other crops than the training before.
+    settings["seed"] = len(runs.training_stages(settings)) - 1
     settings = json.loads(json.dumps(settings))
     if args.overwrite:
         shutil.rmtree(run, ignore_errors=True)
@@ -243,7 +245,7 @@ def main(argv: list[str] | None = None) -> Path:
     while len(history) < recipe.epochs:
         epoch = len(history)
         started = time.perf_counter()
-        crops = Crops(rows, drawn, recipe, epoch, seed=0)
+        crops = Crops(rows, drawn, recipe, epoch, settings["seed"])
         with keras_nuclei.fused_batch_norm():
             logs = model.fit(crops, initial_epoch=epoch, epochs=epoch + 1, shuffle=False).history
         row = {name: values[-1] for name, values in logs.items()}

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import ablation_page, exports_table, model_cards, rivals_table
-from benchmarks.runs import mean, segment_settings, spread
+from benchmarks.runs import mean, segment_settings, spread, training_stages
 from keras_nuclei.encoders import list_encoders
 from keras_nuclei.presets import PRESETS
 from keras_nuclei.segmentation import FAR_MARGIN, SEED_THRESHOLDS, SMOOTHING, THRESHOLD
@@ -70,6 +70,7 @@ def publish(run: Path, overwrite: bool) -> None:
         "curves.png": RESULTS / f"{run.name}-curves.png",
         "separation.json": RESULTS / f"{run.name}-separation.json",
         "diameters.json": RESULTS / f"{run.name}-diameters.json",
+        "sizes.json": RESULTS / f"{run.name}-sizes.json",
     }
     if (run / "evaluation-packed.json").exists():  # what ships is what is judged
         targets["evaluation.json"] = RESULTS / f"{run.name}-single.json"
@@ -140,27 +141,28 @@ def training_line() -> str:
 def presets_table() -> str:
     """Scores of the recipes of the presets on images that they have not learned from."""
     rows = (
-        ("random 80:20, validation", "random", "validation"),
-        ("random 80:20, test", "random", "test"),
-        ("grouped by field of view, validation", "grouped", "validation"),
-        ("grouped by field of view, test", "grouped", "test"),
-        ("official test (stage1_test)", "all", "official_test"),
-        ("official test, fields unseen in training", "all", "official_test_unseen_fields"),
-        ("StarDist's 50 test images", "stardist", "stardist_test"),
-        ("the same, fields unseen in training", "stardist_unseen", "stardist_test"),
+        ("random 80:20, validation", "random", "validation", "scores"),
+        ("random 80:20, test", "random", "test", "scores"),
+        ("grouped by field of view, validation", "grouped", "validation", "scores"),
+        ("grouped by field of view, test", "grouped", "test", "scores"),
+        ("official test (stage1_test)", "all", "official_test", "scores"),
+        ("official test, unseen fields", "all", "official_test_unseen_fields", "scores"),
+        ("official test, one view each", "all", "official_test", "scores_of_one_view"),
+        ("StarDist's 50 test images", "stardist", "stardist_test", "scores"),
+        ("the same, fields unseen in training", "stardist_unseen", "stardist_test", "scores"),
     )
     lines = [
         "| images | preset | steps | number | pixel accuracy | predicting nothing | Dice | IoU "
         "| AP@0.5 | DSB score |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for title, split, part in rows:
+    for title, split, part, views in rows:
         for preset in PRESETS:
             if not (RESULTS / f"{preset}-{split}.json").exists():
                 continue
             result = read(f"{preset}-{split}")
-            scores = result["scores"][part]["all"]
-            stages = model_cards.training_stages(result)
+            scores = result[views][part]["all"]
+            stages = training_stages(result)
             steps = sum(model_cards.steps(stage["recipe"]) for stage in stages)
             mark = "" if result["recipe"].get("plain") else "*"
             lines.append(
@@ -186,7 +188,7 @@ def model_card(name: str) -> str:
             "benchmarks.evaluate_presets --packed, and --publish it."
         )
     now = segment_settings()
-    if {key: packed[key] for key in now} != now:
+    if {key: packed.get(key) for key in now} != now:
         sys.exit(
             f"The scores of {name} are not those of `segment`'s settings, {now}. Run: python -m "
             "benchmarks.evaluate_presets --packed, and --publish it."
@@ -234,7 +236,8 @@ def thresholds_table() -> str:
     ]
     trials = read("nuclei_base-random-separation")["methods"]["distance"]
     best = max(trials, key=lambda trial: trial["dsb_per_image"])["settings"]
-    if best != segment_settings():
+    now = segment_settings()
+    if best != {key: now[key] for key in best}:
         sys.exit(f"README.md says that `segment`'s settings are the best tried; these are: {best}.")
     steps = (
         (0.5, (0.5, 0.6, 0.7, 0.8), 2.5),
@@ -262,6 +265,31 @@ def diameters_line() -> str:
         f"and four times their size, the model then saw {trial['right']['all']:.1%} less than 1.5 "
         "times too large or too small."
     )
+
+
+def sizes_table() -> str:
+    """How large a model should see the nuclei: the largest that it sees, then the smallest."""
+    trials = read("nuclei_base-random-sizes")["trials"]
+    titles = {
+        "all": "all {images}",
+        "large": "the {images} of nuclei above 30 pixels",
+        "magnified": "{images} of them, four times as large",
+    }
+    images = {group: trials[0]["scores"][group]["images"] for group in titles}
+    heads = [f"DSB score: {title.format(images=images[group])}" for group, title in titles.items()]
+    lines = [
+        f"| not below | not above | {' | '.join(heads)} | merged | split |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for trial in trials:
+        scores = [trial["scores"][group] for group in titles]
+        counts = [sum(each[kind] for each in scores[1:]) for kind in ("merged", "split")]
+        lines.append(
+            f"| {trial['smallest']} | {trial['largest']}"
+            f" | {' | '.join(format(each['dsb_per_image'], '.3f') for each in scores)}"
+            f" | {counts[0]} | {counts[1]} |"
+        )
+    return "\n".join(lines)
 
 
 def inference_table() -> str:
@@ -361,6 +389,7 @@ BLOCKS = {
     "separation": separation_table,
     "thresholds": thresholds_table,
     "diameters": diameters_line,
+    "sizes": sizes_table,
     "inference": inference_table,
     "runtimes": runtimes_line,
     "rivals": rivals_block,

@@ -81,9 +81,16 @@ def environment() -> dict:
     }
 
 
+def training_stages(training: dict) -> list[dict]:
+    """The training that led to some weights: the last, before it the one that it continued."""
+    earlier = training.get("continues")
+    return [*(training_stages(earlier) if earlier else []), training]
+
+
 def segment_settings() -> dict:
-    """How `keras_nuclei.segment` makes nuclei of maps, as JSON reads it again."""
+    """How `keras_nuclei.segment` shows images and makes nuclei of maps, as JSON reads it again."""
     return {
+        "diameters": [segmentation.SMALLEST_DIAMETER, segmentation.LARGEST_DIAMETER],
         "threshold": segmentation.THRESHOLD,
         "seed_thresholds": [*segmentation.SEED_THRESHOLDS],
         "smoothing": segmentation.SMOOTHING,

@@ -9,8 +9,10 @@ into the run's folder.
 """
 
 import argparse
+import dataclasses
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -19,40 +21,61 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from benchmarks import nuclei
-from benchmarks.runs import write_json
+from benchmarks.runs import segment_settings, write_json
 from keras_nuclei import matching, scores, segmentation
 
 SMOOTHING = (0, 1.5)
-SETTINGS = {
-    "foreground alone": {},
-    "boundary": {"seed_thresholds": ((0.3,), (0.5,), (0.7,)), "smoothing": SMOOTHING},
-    "distance": {
-        "threshold": (0.5, 0.55, 0.6, 0.65),
-        "seed_thresholds": ((0.4,), (0.5,), (0.6,), (0.5, 0.6, 0.7, 0.8)),
-        "smoothing": (1, 1.5, 2, 2.5),
-    },
-    "distance less boundary": {
-        "seed_thresholds": ((0.3,), (0.4,), (0.5,)),
-        "smoothing": SMOOTHING,
-    },
-    "centre": {"seed_thresholds": ((0.3,), (0.45,), (0.6,)), "smoothing": SMOOTHING},
-    "flow": {"min_votes": (8, 16, 32)},
-}
-"""Methods, and the settings of each that are tried."""
 
-HEADS = {
-    "foreground alone": ("foreground",),
-    "boundary": ("foreground", "boundary"),
-    "distance": ("foreground", "distance"),
-    "distance less boundary": ("foreground", "distance", "boundary"),
-    "centre": ("foreground", "centre"),
-    "flow": ("foreground", "flow"),
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way to separate nuclei.
+
+    Attributes:
+        heads: What it needs of a model.
+        settings: Values to try, by the name of the setting.
+        landscape: From maps to what is highest in the middle of a nucleus; None where the method
+            has no such thing.
+    """
+
+    heads: tuple[str, ...]
+    settings: dict[str, tuple] = dataclasses.field(default_factory=dict)
+    landscape: Callable[[dict[str, np.ndarray]], np.ndarray] | None = None
+
+
+METHODS = {
+    "foreground alone": Method(("foreground",)),
+    "boundary": Method(
+        ("foreground", "boundary"),
+        {"seed_thresholds": ((0.3,), (0.5,), (0.7,)), "smoothing": SMOOTHING},
+        lambda maps: maps["foreground"] - maps["boundary"],
+    ),
+    "distance": Method(
+        ("foreground", "distance"),
+        {
+            "threshold": (0.5, 0.55, 0.6, 0.65),
+            "seed_thresholds": ((0.4,), (0.5,), (0.6,), (0.5, 0.6, 0.7, 0.8)),
+            "smoothing": (1, 1.5, 2, 2.5),
+        },
+        lambda maps: maps["distance"],
+    ),
+    "distance less boundary": Method(
+        ("foreground", "distance", "boundary"),
+        {"seed_thresholds": ((0.3,), (0.4,), (0.5,)), "smoothing": SMOOTHING},
+        lambda maps: maps["distance"] - 0.4 * maps["boundary"],
+    ),
+    "centre": Method(
+        ("foreground", "centre"),
+        {"seed_thresholds": ((0.3,), (0.45,), (0.6,)), "smoothing": SMOOTHING},
+        lambda maps: maps["centre"],
+    ),
+    "flow": Method(("foreground", "flow"), {"min_votes": (8, 16, 32)}),
 }
-"""What each method needs of a model."""
+"""By name, as in the results."""
 
 
 def label(maps: dict[str, np.ndarray], scale: float, method: str, **settings) -> np.ndarray:
-    """Label map by a method of `SETTINGS`, from maps `(H, W, channels)` drawn at a scale."""
+    """Label map by one of `METHODS`, from maps `(H, W, channels)` drawn at a scale."""
     pixels = min(scale, 1) ** -2  # of the image, in one that the model saw
     min_area = round(12 * pixels)
     foreground = maps["foreground"][..., 0]
@@ -60,12 +83,7 @@ def label(maps: dict[str, np.ndarray], scale: float, method: str, **settings) ->
         return numbered(foreground > 0.5, min_area)
     if method == "flow":
         return follow(maps["flow"], foreground > 0.5, min_area=min_area, **settings)
-    landscape = {
-        "boundary": lambda: foreground - maps["boundary"][..., 0],
-        "distance": lambda: maps["distance"][..., 0],
-        "distance less boundary": lambda: maps["distance"][..., 0] - 0.4 * maps["boundary"][..., 0],
-        "centre": lambda: maps["centre"][..., 0],
-    }[method]()  # no other, since a run that was trained on has no other heads
+    landscape = METHODS[method].landscape(maps)[..., 0]
     drawn = {"foreground": foreground, "distance": np.clip(landscape, 0, 1)}
     # As the methods that have no seeds, where no other threshold is tried.
     return segmentation.label_maps(drawn, scale=scale, **{"threshold": 0.5, **settings})
@@ -103,14 +121,15 @@ def main(argv: list[str] | None = None) -> Path:
     """Compare the methods as the command line says and return the path of the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a run on a random or grouped split")
-    parser.add_argument("--methods", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--data_dir", help="where TFDS keeps prepared data sets")
     args = parser.parse_args(argv)
     training = json.loads((args.run / "train.json").read_text())
     model = keras.models.load_model(args.run / "model.keras", compile=False)
-    lacking = {head for method in args.methods for head in HEADS[method]} - set(model.output)
+    heads = set(model.output)
+    lacking = {head for method in args.methods for head in METHODS[method].heads} - heads
     if lacking:
-        possible = [method for method in SETTINGS if set(HEADS[method]) <= set(model.output)]
+        possible = [name for name, each in METHODS.items() if set(each.heads) <= heads]
         parser.error(
             f"{args.run} has no heads {sorted(lacking)}, as no run has that was trained on. Pass "
             f"one from ImageNet weights, or --methods of: {', '.join(map(repr, possible))}"
@@ -127,7 +146,7 @@ def main(argv: list[str] | None = None) -> Path:
 
     results = {}
     for method in args.methods:
-        grid = SETTINGS[method]
+        grid = METHODS[method].settings
         trials = []
         for values in itertools.product(*grid.values()):
             settings = dict(zip(grid, values, strict=True))
@@ -140,7 +159,8 @@ def main(argv: list[str] | None = None) -> Path:
         best = max(trials, key=lambda trial: trial["dsb_per_image"])
         print(f"{method:22} DSB {best['dsb_per_image']:.4f} with {best['settings']}")
     path = args.run / "separation.json"
-    write_json(path, {**training, "methods": results})
+    # The size of nuclei is estimated by `segment`'s own settings, whatever the methods'.
+    write_json(path, {**training, "sizes_by": segment_settings(), "methods": results})
     return path
 
 

@@ -18,7 +18,7 @@ from keras_nuclei.measure import measure, overlay
 from keras_nuclei.presets import PRESETS
 from keras_nuclei.results import TABLES, ResultFolder
 from keras_nuclei.runtimes import fastest
-from keras_nuclei.segmentation import LARGEST_WHOLE, segment
+from keras_nuclei.segmentation import LARGEST_WHOLE, VIEWS, segment
 
 if TYPE_CHECKING:
     import pandas
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         default=",".join(_FORMATS),
         help="what to write, joined by commas (default: %(default)s)",
     )
-    add("--augmentations", type=int, choices=(1, 4, 8), default=1, help="views to average")
+    add("--augmentations", type=int, choices=VIEWS, default=1, help="views to average")
     add("--tile-size", type=_tile_size, default=512, help="in pixels (default: %(default)s)")
     add(
         "--overwrite",

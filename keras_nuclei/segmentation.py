@@ -25,8 +25,9 @@ _logger = logging.getLogger(__name__)
 LARGEST_WHOLE = 2048
 """Images of more pixels than this squared are labelled in tiles of this height and width."""
 
-SMALLEST_DIAMETER, LARGEST_DIAMETER = 26, 60
-"""Of the nuclei that a model is shown, in pixels. Smaller and larger ones are brought there."""
+SMALLEST_DIAMETER, LARGEST_DIAMETER = 26, 50
+"""Of the nuclei that a model is shown, in pixels. Smaller and larger ones are brought there; chosen
+by `benchmarks/sizes.py`."""
 
 LARGEST_SCALE = 2
 """Nothing is gained by showing an image larger than that."""
@@ -37,6 +38,9 @@ SMALLEST_SCALE, LARGEST_ASKED_SCALE = 1 / 64, 8
 FAR = 0.25
 """The scale at which large nuclei are looked for."""
 
+CLUMP = 60
+"""What measures more pixels at that scale is a clump, where nuclei are seen at scale 1, too."""
+
 FAR_MARGIN = 1.0
 """How many times clearer nuclei must show there to be taken for large ones."""
 
@@ -46,6 +50,16 @@ validation images that `benchmarks/diameters.py` makes all are clearer; specks o
 
 THRESHOLD, SEED_THRESHOLDS, SMOOTHING = 0.55, (0.5,), 1.5
 """How nuclei are made of maps (see `label_maps`); chosen by `benchmarks/separation.py`."""
+
+VIEWS = {
+    1: (1, (1.0,)),
+    3: (1, (0.8, 1.0, 1.25)),
+    4: (4, (1.0,)),
+    8: (8, (1.0,)),
+    12: (4, (0.8, 1.0, 1.25)),
+}
+"""What the numbers of augmentations mean: how many flips and turns of an image a model sees (as in
+`keras_nuclei.tiling.predict_tiled`), and of each how many times the scale."""
 
 SAMPLED_PIXELS = 2**21
 """About how many pixels of an image, or fewer, decide how its contrast is stretched."""
@@ -81,8 +95,9 @@ def segment(
             those that the models know (see `model_scale`) are brought to that size on the way.
         scale: In place of `diameter`: how many times larger the model sees the image, 1/64 to 8.
             Where neither is given, the diameter is estimated (see `estimate_diameter`).
-        augmentations: Number of flipped and turned copies of the image that the model sees, and
-            whose maps are averaged: 1, 4 or 8. More take longer and are a little better.
+        augmentations: Number of copies of the image that the model sees, and whose maps are
+            averaged: 1, 4 or 8 flips and turns, 3 sizes, or 12, which is 4 flips in 3 sizes.
+            More take about that many times as long and are a little better.
         tile_size: Height and width of what the model sees at once, in pixels; a multiple of 32,
             at least 128.
         progress: Whether to show a progress bar on stderr.
@@ -143,19 +158,19 @@ def segment(
 def model_scale(diameter: float) -> float:
     """How many times larger a model should see an image whose nuclei are of a diameter.
 
-    The presets know nuclei of 10 to 70 pixels, and see those of 26 to 60 best.
+    The presets know nuclei of 10 to 70 pixels, and see those of 26 to 50 best.
 
     Args:
         diameter: Of a typical nucleus, in pixels of the image.
 
     Returns:
-        A factor of at most 2; 1 for nuclei of 26 to 60 pixels.
+        A factor of at most 2; 1 for nuclei of 26 to 50 pixels.
 
     Raises:
         ValueError: If the diameter is not a positive number.
 
     Example:
-        >>> model_scale(30), model_scale(120), model_scale(20)
+        >>> model_scale(30), model_scale(100), model_scale(20)
         (1.0, 0.5, 1.3)
     """
     _require_scale(diameter, None)
@@ -327,7 +342,7 @@ def choose(
         >>> choose(near, Look(0.95, 400.0, None), lambda look: look).diameter  # a clump
         12.0
     """
-    too_large = far.diameter > LARGEST_DIAMETER / FAR and near.clarity > 0
+    too_large = far.diameter > CLUMP / FAR and near.clarity > 0
     if too_large or far.clarity <= margin * near.clarity:
         return near
     return far if look_again(far).clarity > margin * look_again(near).clarity else near
@@ -404,7 +419,12 @@ def _preset(name: str) -> keras.Model | Callable:
 
 
 def predict_maps(
-    image: np.ndarray, model: keras.Model | Callable, *, scale: float = 1.0, **options: Any
+    image: np.ndarray,
+    model: keras.Model | Callable,
+    *,
+    scale: float = 1.0,
+    augmentations: int = 1,
+    **options: Any,
 ) -> dict[str, np.ndarray]:
     """Let a model draw its maps of an image that it sees larger or smaller than it is.
 
@@ -412,13 +432,15 @@ def predict_maps(
         image: `(H, W, 3)`, values 0..255.
         model: As in `segment`.
         scale: As in `segment`.
+        augmentations: As in `segment`; what each number means is `VIEWS`.
         **options: Of `keras_nuclei.tiling.predict_tiled`.
 
     Returns:
         The model's heads by name, float32 `(H, W, channels)` of the size of the image.
 
     Raises:
-        ValueError: If the model lacks a head that `segment` needs.
+        ValueError: If the model lacks a head that `segment` needs, or `augmentations` is a number
+            that `VIEWS` lacks.
 
     Example:
         >>> import numpy as np
@@ -428,16 +450,27 @@ def predict_maps(
         >>> maps["foreground"].shape
         (50, 40, 1)
     """
+    if augmentations not in VIEWS:
+        *most, last = VIEWS
+        expected = f"{', '.join(map(str, most))} or {last}"
+        raise ValueError(f"augmentations must be {expected}; got {augmentations!r}.")
+    symmetries, zooms = VIEWS[augmentations]
     size = image.shape[:2]
-    maps = predict_tiled(resize(image, scaled_size(size, scale)), model, **options)
-    if not isinstance(maps, dict) or not {"foreground", "distance"} <= maps.keys():
-        found = sorted(maps) if isinstance(maps, dict) else "one output without a name"
-        raise ValueError(
-            "The model must return a dict with the heads 'foreground' and 'distance', as "
-            "keras_nuclei.unet(heads={'foreground': 1, 'distance': 1}) does; it returns "
-            f"{found}. For other heads, call predict_tiled and separate the nuclei yourself."
-        )
-    return {name: resize(values, size) for name, values in maps.items()}
+    drawn = []
+    for zoom in zooms:
+        seen = resize(image, scaled_size(size, scale * zoom))
+        maps = predict_tiled(seen, model, augmentations=symmetries, **options)
+        if not isinstance(maps, dict) or not {"foreground", "distance"} <= maps.keys():
+            found = sorted(maps) if isinstance(maps, dict) else "one output without a name"
+            raise ValueError(
+                "The model must return a dict with the heads 'foreground' and 'distance', as "
+                "keras_nuclei.unet(heads={'foreground': 1, 'distance': 1}) does; it returns "
+                f"{found}. For other heads, call predict_tiled and separate the nuclei yourself."
+            )
+        drawn.append({name: resize(values, size) for name, values in maps.items()})
+    if len(drawn) == 1:
+        return drawn[0]
+    return {name: np.mean([maps[name] for maps in drawn], axis=0) for name in drawn[0]}
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:

@@ -584,7 +584,10 @@ def test_names_that_clash_all_the_same():
         (["images/a.tif", "--diameter", "nan"], "above 0"),
         (["images/a.tif", "--diameter", "5", "--scale", "2"], "not allowed with"),
         (["images/a.tif", "--formats", "tiff,xml"], "tiff,png,geojson,roi,csv"),
-        (["images/a.tif", "--augmentations", "3"], "invalid choice"),
+        (
+            ["images/a.tif", "--augmentations", "2"],
+            "invalid choice: 2 (choose from 1, 3, 4, 8, 12)",
+        ),
         (["images/a.tif", "--channel", "-1"], "0 or above"),
         (["images/a.tif", "--tile-size", "96"], "multiple of 32, 128 or above"),
         (["images/a.tif", "--tile-size", "144"], "multiple of 32, 128 or above"),

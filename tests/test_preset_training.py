@@ -26,6 +26,7 @@ from benchmarks import (
     presets,
     runs,
     separation,
+    sizes,
     targets,
 )
 from keras_nuclei import matching, runtimes, segmentation
@@ -150,13 +151,13 @@ def test_targets_of_an_image_without_nuclei():
     assert maps["distance"].max() == 0
 
 
-@pytest.mark.parametrize("method", separation.SETTINGS)
+@pytest.mark.parametrize("method", separation.METHODS)
 def test_every_method_separates_perfect_maps(method):
     apart, _, _ = draw([(20, 20, 9), (20, 50, 9), (50, 60, 7)])
     label_map = apart if method == "foreground alone" else TWO_TOUCHING
-    maps = targets.draw(label_map, separation.HEADS[method])  # and needs no others
-    settings_of = {name: values[0] for name, values in separation.SETTINGS[method].items()}
-    found = separation.label(maps, 1.0, method, **settings_of)
+    maps = targets.draw(label_map, separation.METHODS[method].heads)  # and needs no others
+    first = {name: values[0] for name, values in separation.METHODS[method].settings.items()}
+    found = separation.label(maps, 1.0, method, **first)
     match = matching.match(label_map, found)
     assert len(match.predicted_numbers) == 3
     assert sorted(match.iou)[-3] > 0.8
@@ -179,17 +180,52 @@ def test_the_steps_of_a_file_add_up_and_its_label_map_is_written(tmp_path):
 def test_magnified_images_keep_their_nuclei(monkeypatch):
     image = np.repeat((TWO_TOUCHING[..., None] > 0).astype("uint8") * 200, 3, axis=-1)
     whole = nuclei.NucleiImage("a" * 64, image, TWO_TOUCHING, "fluorescence", 0, 18.0)
-    once, diameter = diameters.magnify(whole, 1)
-    np.testing.assert_array_equal(once, image)
+    once = diameters.magnify(whole, 1)
+    np.testing.assert_array_equal(once.image, image)
+    np.testing.assert_array_equal(once.label_map, TWO_TOUCHING)
     for factor in (0.5, 2, 4):
-        view, larger = diameters.magnify(whole, factor)
-        assert view.shape == (factor * image.shape[0], factor * image.shape[1], 3)
-        assert larger == factor * diameter
-        assert np.mean(view > 100) == pytest.approx(np.mean(image > 100), abs=0.02)
+        view = diameters.magnify(whole, factor)
+        assert view.image.shape == (factor * image.shape[0], factor * image.shape[1], 3)
+        assert view.diameter == factor * once.diameter
+        assert np.mean(view.image > 100) == pytest.approx(np.mean(image > 100), abs=0.02)
+        # Labels lie where the nuclei do, and stay apart.
+        assert np.mean((view.label_map > 0) != (view.image[..., 0] > 100)) < 0.02
+        assert set(np.unique(view.label_map)) == set(np.unique(TWO_TOUCHING))
     monkeypatch.setattr(diameters, "LARGEST", 40)
-    assert diameters.magnify(whole, 2)[0].shape == (40, 40, 3)
+    assert diameters.magnify(whole, 2).image.shape == (40, 40, 3)
     empty = dataclasses.replace(whole, label_map=np.zeros_like(TWO_TOUCHING))
-    assert diameters.magnify(empty, 2)[1] == 0
+    assert diameters.magnify(empty, 2).diameter == 0
+
+
+@pytest.mark.parametrize(
+    ("diameter", "expected"),
+    [
+        (100.0, {0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7}),  # 30 / 100 and so on
+        (16.0, {1.25, 1.625, 2.0}),  # 20 / 16, 26 / 16, 32 / 16
+        (5.0, {2.0}),  # nothing is gained by more
+        (30.0, {1.0, 1.066667}),  # 32 / 30
+    ],
+)
+def test_nuclei_are_shown_at_each_of_the_sizes(diameter, expected, monkeypatch):
+    predict, seen = segmentation.predict_maps, []
+
+    def watch(image, model, *, scale):
+        seen.append(round(scale, 6))
+        return predict(image, model, scale=scale)
+
+    def model(batch):
+        true = (batch[..., :1] > 100).astype("float32")
+        return {"foreground": true, "distance": true}
+
+    monkeypatch.setattr(segmentation, "predict_maps", watch)
+    label_map = np.zeros((128, 128), int)
+    label_map[32:96, 32:96] = 1
+    image = np.repeat(label_map[..., None] * 200.0, 3, axis=-1)
+    found = sizes.compare(diameters.View(image, label_map, diameter), model)
+    assert len(found) == len(sizes.LIMITS)
+    assert len(seen) == len(expected)  # once each
+    assert set(seen) == expected
+    assert all(match.iou.max() > 0.85 for match in found.values())
 
 
 def row(number, modality, field, size=64):
@@ -301,11 +337,18 @@ def orientations(image):
     return turned + [image[:, ::-1] for image in turned]
 
 
+def test_crops_show_small_nuclei_as_segment_does_and_large_ones_no_smaller():
+    assert [augmentation.shown_scale(each) for each in (5, 20, 50, 60, 120)] == [2, 1.3, 1, 1, 0.5]
+    for diameter in (5, 13, 26, 50):
+        assert augmentation.shown_scale(diameter) == segmentation.model_scale(diameter)
+    assert augmentation.SHOWN[1] >= segmentation.LARGEST_DIAMETER
+
+
 @pytest.mark.parametrize("diameter", [13, 40, 140])
-def test_a_plain_crop_is_a_part_of_what_segment_shows(diameter, monkeypatch):
+def test_a_plain_crop_is_a_part_of_the_image_as_it_is_resized_to_be_shown(diameter, monkeypatch):
     # Both are resized as `segment` does it, by a scale that is known here.
-    scale = segmentation.model_scale(diameter)
-    monkeypatch.setattr(augmentation.segmentation, "model_scale", lambda wanted: scale)
+    scale = augmentation.shown_scale(diameter)
+    monkeypatch.setattr(augmentation, "shown_scale", lambda wanted: scale)
     image = np.random.default_rng(1).integers(0, 256, (48, 60, 3)).astype("uint8")
     shown = segmentation.resize(image, segmentation.scaled_size(image.shape[:2], scale))
     windows = np.lib.stride_tricks.sliding_window_view(shown, (16, 16), axis=(0, 1))
@@ -340,9 +383,7 @@ def test_labels_of_a_plain_crop_lie_on_its_nuclei(diameter):
 
 def test_a_plain_crop_takes_the_estimate_for_a_tenth_off(monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        augmentation.segmentation, "model_scale", lambda diameter: asked.append(diameter) or 1.0
-    )
+    monkeypatch.setattr(augmentation, "shown_scale", lambda diameter: asked.append(diameter) or 1.0)
     image = np.zeros((32, 32, 3), "uint8")
     for seed in range(300):
         generator = np.random.default_rng(seed)
@@ -472,6 +513,9 @@ def test_a_run_is_resumed_scored_and_packaged(tiny, tmp_path, monkeypatch, capsy
     trials = json.loads(diameters.main([str(run)]).read_text())["trials"]
     assert [trial["margin"] for trial in trials] == list(diameters.MARGINS)
     assert all(0 <= trial["right"]["all"] <= 1 for trial in trials)
+    trials = json.loads(sizes.main([str(run)]).read_text())["trials"]
+    assert len(trials) == len(sizes.LIMITS)
+    assert all(0 <= trial["scores"]["magnified"]["dsb_per_image"] <= 1 for trial in trials)
     (run / "train.json").write_text(json.dumps(settings))
 
     monkeypatch.setattr(package, "WEIGHTS", tmp_path / "weights")
@@ -514,7 +558,7 @@ def test_packaged_weights_are_trained_on(tiny, tmp_path, monkeypatch):
         np.testing.assert_array_equal(started[variable.path], variable.numpy())
     settings = json.loads((run / "train.json").read_text())
     assert settings["continues"]["sha256"] == PRESETS["nuclei_base"].sha256
-    stages = model_cards.training_stages(settings)
+    stages = runs.training_stages(settings)
     published = presets.packaged_training("nuclei_base")["history"]
     assert [len(stage["history"]) for stage in stages][-2:] == [len(published), 2]
     with pytest.raises(SystemExit, match=r"--split random holds back"):
@@ -538,7 +582,9 @@ def test_a_run_is_trained_on_by_one_of_the_same_split_alone(tiny, tmp_path, monk
     assert settings["command"].endswith("--from_run runs/first/nuclei_base-random-synthetic")
     history = json.loads((first / "train.json").read_text())["history"]
     assert settings["continues"]["history"] == history
-    later = model_cards.later(model_cards.training_stages(settings))
+    # Nor does it draw the crops anew that the run has seen.
+    assert (json.loads((first / "train.json").read_text())["seed"], settings["seed"]) == (0, 1)
+    later = model_cards.later(runs.training_stages(settings))
     assert "From the start: 25% of the crops were crowded" in later
     assert "After 4 steps: 40% of the crops were left as" in later
 
