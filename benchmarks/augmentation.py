@@ -14,8 +14,8 @@ SMALLEST_DIAMETER, LARGEST_DIAMETER = 10, 70
 """Of the nuclei of a crop whose scale is drawn anew, in pixels."""
 
 SHOWN = 26, 60
-"""Diameters of the nuclei that other crops show, in pixels. `keras_nuclei.segment` shows a model
-none above 50, but estimates how large they are, and may be wrong."""
+"""Diameters of the nuclei that most other crops show, about, in pixels. `keras_nuclei.segment`
+shows none above 50 in a single view, but estimates how large they are, and may be wrong."""
 
 EOSIN = (0.2, 1.0, 0.45)
 """About how much red, green and blue the pink dye of stained tissue absorbs, next to green."""
@@ -115,7 +115,7 @@ def plain_crop(
 
 
 def shown_scale(diameter: float) -> float:
-    """How many times larger than it is an image of nuclei of a diameter shows those of `SHOWN`."""
+    """How many times larger an image is shown, so that nuclei of a diameter fit into `SHOWN`."""
     return float(min(np.clip(diameter, *SHOWN) / diameter, segmentation.LARGEST_SCALE))
 
 

@@ -3,8 +3,9 @@
     python -m benchmarks.evaluate_presets runs/nuclei_base-grouped
 
 writes `evaluation.json` and `masks.png` into the run's folder, and with `--packed`
-`evaluation-packed.json`. The images are segmented as `keras_nuclei.segment` does, both with all its
-augmentations and as it does by default, at their own size, and judged by the original annotation.
+`evaluation-packed.json`. The images are segmented as `keras_nuclei.segment` does, both with
+twelve augmentations and as it does by default, at their own size, and judged by the original
+annotation.
 """
 
 import argparse

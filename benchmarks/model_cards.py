@@ -38,8 +38,9 @@ Each stage ran with the code of its time; what it was set to is in the JSON of t
 
 ## Scores on the official test
 
-65 images, most of them of other experiments, at their own size, averaged over {augmentations}
-flips and turns. Nine lie in fields of view of the training images; the last line is without those.
+65 images, most of them of other experiments, at their own size, averaged over four flips in three
+sizes (`augmentations={augmentations}`). Nine lie in fields of view of the training images; the
+last line is without those.
 
 {table}
 
@@ -114,12 +115,12 @@ LATER = {
 {crowded:.0%} of the crops were crowded with nuclei of another crop laid over,
   stretch and stain varied more, a tenth was compressed as JPEG.""",
     "rarity": """\
-most crops showed nuclei of {smallest} to {largest} pixels, images of rarer
+most crops showed nuclei of about {smallest} to {largest} pixels, images of rarer
   kinds were drawn more often, about a third of the stained tissue, and what was made of
   fluorescence to look so, had a second dye laid over in patches and fibres, and in {uneven:.0%} of
   the fluorescence each nucleus was made brighter or dimmer.""",
     "plain": """\
-{plain:.0%} of the crops were left as they are, but for being resized to show nuclei
+{plain:.0%} of the crops were not changed but for being resized to show nuclei
   of {smallest} to {largest} pixels, turned by quarters and mirrored, and what is said above was
   done to the others; no other heads were learned, and the learning rate was up to
   {learning_rate}.""",

@@ -353,7 +353,8 @@ def trained_model(run: Path, preset: str) -> keras.Model:
 def history_of(training: dict) -> dict:
     """What is told of an earlier training."""
     keys = ("command", "recipe", "seconds", "history", "environment")
-    return {key: training[key] for key in keys} | {"continues": training.get("continues")}
+    told = {key: training[key] for key in keys} | {"continues": training.get("continues")}
+    return {**told, "seed": training.get("seed", 0)}
 
 
 def adopt(model: keras.Model, trained: keras.Model) -> None:

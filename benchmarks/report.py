@@ -146,7 +146,7 @@ def presets_table() -> str:
         ("grouped by field of view, validation", "grouped", "validation", "scores"),
         ("grouped by field of view, test", "grouped", "test", "scores"),
         ("official test (stage1_test)", "all", "official_test", "scores"),
-        ("official test, unseen fields", "all", "official_test_unseen_fields", "scores"),
+        ("official test, fields unseen", "all", "official_test_unseen_fields", "scores"),
         ("official test, one view each", "all", "official_test", "scores_of_one_view"),
         ("StarDist's 50 test images", "stardist", "stardist_test", "scores"),
         ("the same, fields unseen in training", "stardist_unseen", "stardist_test", "scores"),
@@ -273,7 +273,7 @@ def sizes_table() -> str:
     titles = {
         "all": "all {images}",
         "large": "the {images} of nuclei above 30 pixels",
-        "magnified": "{images} of them, four times as large",
+        "magnified": "one of each field of view ({images}), four times as large",
     }
     images = {group: trials[0]["scores"][group]["images"] for group in titles}
     heads = [f"DSB score: {title.format(images=images[group])}" for group, title in titles.items()]

@@ -2,9 +2,10 @@
 
     python -m benchmarks.sizes runs/nuclei_base-random
 
-The images of the validation part of the run's split, and one of each field of view four times as
-large, where nuclei measure about 100 pixels. The size of the nuclei is known here; for how well it
-is estimated see `benchmarks.diameters`. Writes `sizes.json` into the run's folder.
+The images of the validation part of the run's split (of large ones the middle 640 pixels), and one
+of each field of view four times as large, where nuclei measure about 100 pixels. The size of the
+nuclei is known here; for how well it is estimated see `benchmarks.diameters`. Writes
+`sizes.json` into the run's folder.
 """
 
 import argparse

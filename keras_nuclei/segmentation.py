@@ -26,8 +26,8 @@ LARGEST_WHOLE = 2048
 """Images of more pixels than this squared are labelled in tiles of this height and width."""
 
 SMALLEST_DIAMETER, LARGEST_DIAMETER = 26, 50
-"""Of the nuclei that a model is shown, in pixels. Smaller and larger ones are brought there; chosen
-by `benchmarks/sizes.py`."""
+"""Of the nuclei that a model is shown, in pixels. Smaller and larger ones are brought there, before
+the sizes of `VIEWS`; what others are worth is measured by `benchmarks/sizes.py`."""
 
 LARGEST_SCALE = 2
 """Nothing is gained by showing an image larger than that."""
@@ -125,6 +125,7 @@ def segment(
     image = _as_image(image)
     _require_scale(diameter, scale)
     _require_tile_size(tile_size)
+    _require_augmentations(augmentations)
     if out is not None:
         check_out(out, image.shape[:2])
     limits = _limits(image)
@@ -413,6 +414,13 @@ def _require_scale(diameter: float | None, scale: float | None) -> None:
         )
 
 
+def _require_augmentations(augmentations: int) -> None:
+    if augmentations not in VIEWS:
+        *most, last = VIEWS
+        expected = f"{', '.join(map(str, most))} or {last}"
+        raise ValueError(f"augmentations must be {expected}; got {augmentations!r}.")
+
+
 @functools.lru_cache(maxsize=2)
 def _preset(name: str) -> keras.Model | Callable:
     return fastest(name)
@@ -450,10 +458,7 @@ def predict_maps(
         >>> maps["foreground"].shape
         (50, 40, 1)
     """
-    if augmentations not in VIEWS:
-        *most, last = VIEWS
-        expected = f"{', '.join(map(str, most))} or {last}"
-        raise ValueError(f"augmentations must be {expected}; got {augmentations!r}.")
+    _require_augmentations(augmentations)
     symmetries, zooms = VIEWS[augmentations]
     size = image.shape[:2]
     drawn = []
