@@ -116,7 +116,7 @@ def plain_crop(
 
 def shown_scale(diameter: float) -> float:
     """How many times larger an image is shown, so that nuclei of a diameter fit into `SHOWN`."""
-    return float(min(np.clip(diameter, *SHOWN) / diameter, segmentation.LARGEST_SCALE))
+    return segmentation.model_scale(diameter, SHOWN)
 
 
 def _scale(diameter: float, generator: np.random.Generator) -> float:

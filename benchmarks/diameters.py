@@ -7,9 +7,7 @@ is. Right is an estimate by which the model sees the nuclei less than 1.5 times 
 small. Writes `diameters.json` into the run's folder.
 """
 
-import argparse
 import functools
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -19,8 +17,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import nuclei, pipeline
-from benchmarks.runs import segment_settings, write_json
+from benchmarks import nuclei, runs
 from keras_nuclei import segmentation
 
 MAGNIFICATIONS = (0.5, 1, 2, 4)
@@ -33,14 +30,9 @@ LARGEST = 640
 
 def main(argv: list[str] | None = None) -> Path:
     """Compare the margins as the command line says and return the path of the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="folder of a run on a random or grouped split")
-    parser.add_argument("--data_dir", help="where TFDS keeps prepared data sets")
-    args = parser.parse_args(argv)
-    training = json.loads((args.run / "train.json").read_text())
-    model = keras.models.load_model(args.run / "model.keras", compile=False)
-    train = nuclei.load(pipeline.DATA_SETS[training["data"]], "train", args.data_dir)
-    rows = one_of_each_field(nuclei.validation_rows(train, training["split"]))
+    args = runs.trial_arguments(__doc__.splitlines()[0]).parse_args(argv)
+    training, model = runs.load(args.run)
+    rows = one_of_each_field(nuclei.validation_rows_of(training, args.data_dir))
 
     factors = {margin: defaultdict(list) for margin in MARGINS}
     for row in tqdm(rows, unit="image"):
@@ -62,7 +54,7 @@ def main(argv: list[str] | None = None) -> Path:
         print(f"margin {margin}: {right['all']:.1%} right")
     path = args.run / "diameters.json"
     counts = {"images": len(rows), "views": len(every)}
-    write_json(path, {**training, **segment_settings(), **counts, "trials": trials})
+    runs.write_json(path, {**training, **runs.segment_settings(), **counts, "trials": trials})
     return path
 
 

@@ -131,12 +131,13 @@ most crops showed nuclei of about {smallest} to {largest} pixels, images of rare
 def later(stages: list[dict]) -> str:
     """From which step on there was more than in the earliest recipe: a list in Markdown."""
     lines, said, done = [], set(), 0
-    shown = dict(zip(("smallest", "largest"), augmentation.SHOWN, strict=True))
+    smallest, largest = augmentation.SHOWN
     for stage in stages:
         recipe = stage["recipe"]
         new = [key for key in LATER if recipe.get(key) and key not in said]
         start = f"After {done:,} steps" if done else "From the start"
-        lines += [f"- {start}: {LATER[key].format(**recipe, **shown)}" for key in new]
+        values = {**recipe, "smallest": smallest, "largest": largest}
+        lines += [f"- {start}: {LATER[key].format(**values)}" for key in new]
         said.update(new)
         done += steps(recipe)
     return "\n".join(["", *lines, ""]) if lines else ""

@@ -120,6 +120,12 @@ def validation_rows(train: list[NucleiImage], split: str, seed: int = 0) -> list
     return [train[index] for index in indices if not is_stardist_test(train[index])]
 
 
+def validation_rows_of(training: dict, data_dir: str | None) -> list[NucleiImage]:
+    """The same of the data and the split that a run was trained on."""
+    train = load(pipeline.DATA_SETS[training["data"]], "train", data_dir)
+    return validation_rows(train, training["split"])
+
+
 def is_stardist_test(row: NucleiImage) -> bool:
     """Whether an image is one of StarDist's 50 test images."""
     return row.image_id.startswith(tuple(STARDIST_TEST))

@@ -353,8 +353,9 @@ def trained_model(run: Path, preset: str) -> keras.Model:
 def history_of(training: dict) -> dict:
     """What is told of an earlier training."""
     keys = ("command", "recipe", "seconds", "history", "environment")
-    told = {key: training[key] for key in keys} | {"continues": training.get("continues")}
-    return {**told, "seed": training.get("seed", 0)}
+    told = {key: training[key] for key in keys}
+    # Runs from before there were seeds and stages to tell have neither.
+    return {**told, "seed": training.get("seed", 0), "continues": training.get("continues")}
 
 
 def adopt(model: keras.Model, trained: keras.Model) -> None:

@@ -1,5 +1,6 @@
 """The folder of a run: its settings, its checkpoints, its JSON, and what it ran on."""
 
+import argparse
 import importlib.util
 import json
 import platform
@@ -79,6 +80,20 @@ def environment() -> dict:
         "cpus": psutil.cpu_count(),
         "packages": {package: metadata.version(package) for package in packages},
     }
+
+
+def trial_arguments(description: str) -> argparse.ArgumentParser:
+    """The command line of a trial on the validation images of a run."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("run", type=Path, help="folder of a run on a random or grouped split")
+    parser.add_argument("--data_dir", help="where TFDS keeps prepared data sets")
+    return parser
+
+
+def load(run: Path) -> tuple[dict, keras.Model]:
+    """How a finished run was trained, and its model."""
+    training = json.loads((run / "train.json").read_text())
+    return training, keras.models.load_model(run / "model.keras", compile=False)
 
 
 def training_stages(training: dict) -> list[dict]:

@@ -8,20 +8,16 @@ settings that score best on the validation part of the run's split. Writes `sepa
 into the run's folder.
 """
 
-import argparse
 import dataclasses
 import itertools
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-import keras
 import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
 
-from benchmarks import nuclei
-from benchmarks.runs import segment_settings, write_json
+from benchmarks import nuclei, runs
 from keras_nuclei import matching, scores, segmentation
 
 SMOOTHING = (0, 1.5)
@@ -119,13 +115,10 @@ def follow(flow: np.ndarray, inside: np.ndarray, min_votes: int, min_area: int) 
 
 def main(argv: list[str] | None = None) -> Path:
     """Compare the methods as the command line says and return the path of the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="folder of a run on a random or grouped split")
+    parser = runs.trial_arguments(__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--data_dir", help="where TFDS keeps prepared data sets")
     args = parser.parse_args(argv)
-    training = json.loads((args.run / "train.json").read_text())
-    model = keras.models.load_model(args.run / "model.keras", compile=False)
+    training, model = runs.load(args.run)
     heads = set(model.output)
     lacking = {head for method in args.methods for head in METHODS[method].heads} - heads
     if lacking:
@@ -134,8 +127,7 @@ def main(argv: list[str] | None = None) -> Path:
             f"{args.run} has no heads {sorted(lacking)}, as no run has that was trained on. Pass "
             f"one from ImageNet weights, or --methods of: {', '.join(map(repr, possible))}"
         )
-    train = nuclei.load("dsb2018", "train", args.data_dir)
-    rows = nuclei.validation_rows(train, training["split"])
+    rows = nuclei.validation_rows_of(training, args.data_dir)
     scales, maps = [], []
     for row in tqdm(rows, unit="image"):
         scale = segmentation.model_scale(segmentation.estimate_diameter(row.image, model))
@@ -160,7 +152,7 @@ def main(argv: list[str] | None = None) -> Path:
         print(f"{method:22} DSB {best['dsb_per_image']:.4f} with {best['settings']}")
     path = args.run / "separation.json"
     # The size of nuclei is estimated by `segment`'s own settings, whatever the methods'.
-    write_json(path, {**training, "sizes_by": segment_settings(), "methods": results})
+    runs.write_json(path, {**training, "sizes_by": runs.segment_settings(), "methods": results})
     return path
 
 

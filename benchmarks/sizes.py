@@ -8,17 +8,14 @@ nuclei is known here; for how well it is estimated see `benchmarks.diameters`. W
 `sizes.json` into the run's folder.
 """
 
-import argparse
-import json
 from collections import defaultdict
 from pathlib import Path
 
 import keras
 from tqdm import tqdm
 
-from benchmarks import nuclei, pipeline
+from benchmarks import nuclei, runs
 from benchmarks.diameters import View, magnify, one_of_each_field
-from benchmarks.runs import segment_settings, write_json
 from keras_nuclei import matching, scores, segmentation
 
 MAGNIFICATION = 4
@@ -33,14 +30,9 @@ pixels. One is changed at a time."""
 
 def main(argv: list[str] | None = None) -> Path:
     """Compare the sizes as the command line says and return the path of the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="folder of a run on a random or grouped split")
-    parser.add_argument("--data_dir", help="where TFDS keeps prepared data sets")
-    args = parser.parse_args(argv)
-    training = json.loads((args.run / "train.json").read_text())
-    model = keras.models.load_model(args.run / "model.keras", compile=False)
-    train = nuclei.load(pipeline.DATA_SETS[training["data"]], "train", args.data_dir)
-    rows = nuclei.validation_rows(train, training["split"])
+    args = runs.trial_arguments(__doc__.splitlines()[0]).parse_args(argv)
+    training, model = runs.load(args.run)
+    rows = nuclei.validation_rows_of(training, args.data_dir)
 
     found = {limits: defaultdict(list) for limits in LIMITS}
     for magnification, images in ((1, rows), (MAGNIFICATION, one_of_each_field(rows))):
@@ -58,7 +50,7 @@ def main(argv: list[str] | None = None) -> Path:
         shown = ", ".join(f"{group} {each['dsb_per_image']:.4f}" for group, each in results.items())
         print(f"{smallest} to {largest} pixels: DSB of {shown}")
     path = args.run / "sizes.json"
-    write_json(path, {**training, **segment_settings(), "trials": trials})
+    runs.write_json(path, {**training, **runs.segment_settings(), "trials": trials})
     return path
 
 
@@ -74,8 +66,7 @@ def compare(view: View, model: keras.Model) -> dict[tuple[int, int], matching.Ma
     by_scale: dict[float, matching.Match] = {}
     found = {}
     for smallest, largest in LIMITS:
-        shown = min(max(view.diameter, smallest), largest)
-        scale = min(shown / view.diameter, segmentation.LARGEST_SCALE)
+        scale = segmentation.model_scale(view.diameter, (smallest, largest))
         if scale not in by_scale:
             maps = segmentation.predict_maps(view.image, model, scale=scale)
             label_map = segmentation.label_maps(maps, scale=scale)

@@ -58,8 +58,8 @@ VIEWS = {
     8: (8, (1.0,)),
     12: (4, (0.8, 1.0, 1.25)),
 }
-"""What the numbers of augmentations mean: how many flips and turns of an image a model sees (as in
-`keras_nuclei.tiling.predict_tiled`), and of each how many times the scale."""
+"""What each number of augmentations means. First, how many flips and turns of an image a model sees
+(as in `keras_nuclei.tiling.predict_tiled`); then, by what factors of the scale each is shown."""
 
 SAMPLED_PIXELS = 2**21
 """About how many pixels of an image, or fewer, decide how its contrast is stretched."""
@@ -156,16 +156,20 @@ def segment(
     )
 
 
-def model_scale(diameter: float) -> float:
+def model_scale(
+    diameter: float,
+    shown: tuple[float, float] = (SMALLEST_DIAMETER, LARGEST_DIAMETER),
+) -> float:
     """How many times larger a model should see an image whose nuclei are of a diameter.
 
     The presets know nuclei of 10 to 70 pixels, and see those of 26 to 50 best.
 
     Args:
         diameter: Of a typical nucleus, in pixels of the image.
+        shown: The smallest and the largest diameter that the model should see, in pixels.
 
     Returns:
-        A factor of at most 2; 1 for nuclei of 26 to 50 pixels.
+        A factor of at most 2; 1 for nuclei whose diameter is in `shown`.
 
     Raises:
         ValueError: If the diameter is not a positive number.
@@ -175,7 +179,8 @@ def model_scale(diameter: float) -> float:
         (1.0, 0.5, 1.3)
     """
     _require_scale(diameter, None)
-    seen = min(max(diameter, SMALLEST_DIAMETER), LARGEST_DIAMETER)
+    smallest, largest = shown
+    seen = min(max(diameter, smallest), largest)
     return float(min(seen / diameter, LARGEST_SCALE))
 
 
@@ -421,6 +426,18 @@ def _require_augmentations(augmentations: int) -> None:
         raise ValueError(f"augmentations must be {expected}; got {augmentations!r}.")
 
 
+def _require_heads(maps: np.ndarray | dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The maps, if they are those that nuclei are made of."""
+    if isinstance(maps, dict) and {"foreground", "distance"} <= maps.keys():
+        return maps
+    found = sorted(maps) if isinstance(maps, dict) else "one output without a name"
+    raise ValueError(
+        "The model must return a dict with the heads 'foreground' and 'distance', as "
+        "keras_nuclei.unet(heads={'foreground': 1, 'distance': 1}) does; it returns "
+        f"{found}. For other heads, call predict_tiled and separate the nuclei yourself."
+    )
+
+
 @functools.lru_cache(maxsize=2)
 def _preset(name: str) -> keras.Model | Callable:
     return fastest(name)
@@ -464,14 +481,7 @@ def predict_maps(
     drawn = []
     for zoom in zooms:
         seen = resize(image, scaled_size(size, scale * zoom))
-        maps = predict_tiled(seen, model, augmentations=symmetries, **options)
-        if not isinstance(maps, dict) or not {"foreground", "distance"} <= maps.keys():
-            found = sorted(maps) if isinstance(maps, dict) else "one output without a name"
-            raise ValueError(
-                "The model must return a dict with the heads 'foreground' and 'distance', as "
-                "keras_nuclei.unet(heads={'foreground': 1, 'distance': 1}) does; it returns "
-                f"{found}. For other heads, call predict_tiled and separate the nuclei yourself."
-            )
+        maps = _require_heads(predict_tiled(seen, model, augmentations=symmetries, **options))
         drawn.append({name: resize(values, size) for name, values in maps.items()})
     if len(drawn) == 1:
         return drawn[0]
