@@ -27,8 +27,8 @@ the 65 images of the official test was trained on, or used to choose anything.
 From ImageNet weights, {steps} steps of {batch_size} crops of {crop_size}x{crop_size} pixels, Adam,
 learning rate up to {learning_rate}. Of the crops, {shares}.
 They are scaled (nuclei of about 10 to 80 pixels), rotated, mirrored, stretched, tinted or stained
-otherwise, inverted, made brighter, darker, blurred, noisy. The heads {dropped}
-were learned beside and left behind. {hours:.1f} hours on {cpus} CPU cores, shared with other work.
+otherwise, inverted, made brighter, darker, blurred, noisy. {dropped}
+{hours:.1f} hours on {cpus} CPU cores, shared with other work.
 {later}
 Each stage ran with the code of its time; what it was set to is in the JSON of the scores.
 
@@ -79,7 +79,6 @@ def card(name: str, single: dict, packed: dict, size: int, table: str) -> str:
     """
     recipe, preset = single["recipe"], PRESETS[name]
     stages = runs.training_stages(single)
-    kept = preset.architecture["heads"]
     scores, half_scores = (each["scores"]["official_test"]["all"] for each in (single, packed))
     return TEXT.format(
         name=name,
@@ -95,7 +94,7 @@ def card(name: str, single: dict, packed: dict, size: int, table: str) -> str:
         crop_size=recipe["crop_size"],
         learning_rate=max(stage["recipe"]["learning_rate"] for stage in stages),
         shares=", ".join(f"{share:.0%} are {modality}" for modality, share in recipe["shares"]),
-        dropped=", ".join(f"`{head}`" for head in stages[0]["recipe"]["heads"] if head not in kept),
+        dropped=dropped(stages[0]["recipe"]["heads"], preset.architecture["heads"]),
         later=later(stages),
         hours=sum(stage["seconds"] for stage in stages) / 3600,
         cpus=single["environment"]["cpus"],
@@ -122,23 +121,38 @@ most crops showed nuclei of about {smallest} to {largest} pixels, images of rare
     "plain": """\
 {plain:.0%} of the crops were not changed but for being resized to show nuclei
   of {smallest} to {largest} pixels, turned by quarters and mirrored, and what is said above was
-  done to the others; no other heads were learned, and the learning rate was up to
-  {learning_rate}.""",
+  done to the others.""",
 }
 """What came into the recipe one after the other, by the setting that tells it."""
 
+NARROWED = """\
+no heads were learned but those of the preset, and the learning rate was up to
+  {learning_rate}."""
+"""What is said where a stage learns fewer heads than the one before."""
+
+
+def dropped(learned: list[str], kept: dict[str, int]) -> str:
+    """What became of the heads that a preset has not: a sentence, if there were any."""
+    others = ", ".join(f"`{head}`" for head in learned if head not in kept)
+    return f"The heads {others}\nwere learned beside and left behind." if others else ""
+
 
 def later(stages: list[dict]) -> str:
-    """From which step on there was more than in the earliest recipe: a list in Markdown."""
+    """From which step on the recipe was another than the earliest: a list in Markdown."""
     lines, said, done = [], set(), 0
+    heads = stages[0]["recipe"]["heads"]
     smallest, largest = augmentation.SHOWN
     for stage in stages:
         recipe = stage["recipe"]
         new = [key for key in LATER if recipe.get(key) and key not in said]
         start = f"After {done:,} steps" if done else "From the start"
         values = {**recipe, "smallest": smallest, "largest": largest}
-        lines += [f"- {start}: {LATER[key].format(**values)}" for key in new]
+        texts = [LATER[key] for key in new]
+        if len(recipe["heads"]) < len(heads):
+            texts.append(NARROWED)
+        lines += [f"- {start}: {text.format(**values)}" for text in texts]
         said.update(new)
+        heads = recipe["heads"]
         done += steps(recipe)
     return "\n".join(["", *lines, ""]) if lines else ""
 

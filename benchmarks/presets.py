@@ -3,13 +3,14 @@
     python -m benchmarks.presets --preset nuclei_base --split grouped
 
 writes into `runs/nuclei_base-grouped/`. Started again, it goes on where it stopped. What is trained
-can be trained on, by crops that are left much as `keras_nuclei.segment` shows them:
+can be trained on:
 
     python -m benchmarks.presets --preset nuclei_base --split grouped --output runs/first
     python -m benchmarks.presets --preset nuclei_base --split grouped --from_run RUN
 
 with RUN the folder `runs/first/nuclei_base-grouped`; and the packaged weights, with
-`--from_package`.
+`--from_package`. For `benchmarks.separation` a network learns to draw all maps of
+`benchmarks.targets`, with `--all_heads`.
 """
 
 import argparse
@@ -39,7 +40,7 @@ class Recipe:
 
     Attributes:
         epochs: Of so many steps each; there is no pass over the data, since crops are drawn.
-        heads: Names of maps of `benchmarks.targets`, those too that the preset lacks.
+        heads: Names of maps of `benchmarks.targets`.
         crop_size: Height and width of a training crop, in pixels.
         batch_size: Crops in a step.
         steps_per_epoch: Steps after which a checkpoint is written.
@@ -54,7 +55,7 @@ class Recipe:
     """
 
     epochs: int
-    heads: tuple[str, ...] = ("foreground", "boundary", "distance", "centre", "flow")
+    heads: tuple[str, ...] = ("foreground", "distance")
     crop_size: int = 192
     batch_size: int = 8
     steps_per_epoch: int = 100
@@ -65,41 +66,39 @@ class Recipe:
         ("brightfield", 0.08),
     )
     rarity: float = 0.4
-    plain: float = 0.0
+    plain: float = 0.4
     crowded: float = 0.25
     uneven: float = 0.25
 
 
 RECIPES = {
-    "nuclei_small": Recipe(epochs=30),
-    "nuclei_base": Recipe(epochs=56),
+    "nuclei_small": Recipe(epochs=40),
+    "nuclei_base": Recipe(epochs=70),
 }
 
-# Trained weights know what nuclei look like. What is left to learn is where exactly they end, in
-# images as they are: hence the plain crops, and no heads but those of the presets.
-FURTHER = {"learning_rate": 1e-3, "plain": 0.4}
-"""What differs where trained weights are trained on, besides heads and epochs."""
-
+FURTHER_LEARNING_RATE = 1e-3
 FURTHER_EPOCHS = {"nuclei_small": 20, "nuclei_base": 45}
-"""Epochs of that; 45 take about 40 minutes on two CPU cores."""
+"""What differs where trained weights are trained on."""
 
 
-def recipe_of(preset: str, split: str, further: bool = False) -> Recipe:
+def recipe_of(preset: str, split: str, *, further: bool = False, all_heads: bool = False) -> Recipe:
     """The recipe of a preset; a split of fluorescence alone takes the epochs that are its share.
 
     Args:
         preset: Of `RECIPES`.
         split: Of `benchmarks.nuclei.SPLITS`.
         further: Whether weights are trained on that have been trained already.
+        all_heads: Whether all maps are learned, and not those of the preset alone.
 
     Returns:
         The recipe.
     """
-    recipe = RECIPES[preset]
+    changes: dict = {}
     if further:
-        heads = tuple(PRESETS[preset].architecture["heads"])
-        epochs = FURTHER_EPOCHS[preset]
-        recipe = dataclasses.replace(recipe, epochs=epochs, heads=heads, **FURTHER)
+        changes |= {"epochs": FURTHER_EPOCHS[preset], "learning_rate": FURTHER_LEARNING_RATE}
+    if all_heads:
+        changes["heads"] = tuple(targets.CHANNELS)
+    recipe = dataclasses.replace(RECIPES[preset], **changes)
     if not split.startswith("stardist"):
         return recipe
     share = dict(recipe.shares)["fluorescence"]
@@ -137,8 +136,7 @@ class Crops(keras.utils.PyDataset):
 
     def crop(self, row: nuclei.NucleiImage, generator: np.random.Generator):
         scene = row.image, row.label_map, row.diameter, self.recipe.crop_size, generator
-        # Without plain crops nothing is drawn, and the others stay as they were.
-        if self.recipe.plain and generator.random() < self.recipe.plain:
+        if generator.random() < self.recipe.plain:
             return augmentation.plain_crop(*scene)
         image, label_map = augmentation.random_crop(*scene)
         if generator.random() < self.recipe.crowded:
@@ -178,7 +176,7 @@ def main(argv: list[str] | None = None) -> Path:
     """Train as the command line says and return the run's folder."""
     args = parse_arguments(argv)
     further = args.from_package or args.from_run is not None
-    recipe = recipe_of(args.preset, args.split, further)
+    recipe = recipe_of(args.preset, args.split, further=further, all_heads=args.all_heads)
     suffix = "-synthetic" if args.data == "synthetic" else ""
     run = args.output / f"{args.preset}-{args.split}{suffix}"
     settings = {
@@ -189,6 +187,8 @@ def main(argv: list[str] | None = None) -> Path:
         "architecture": PRESETS[args.preset].architecture,
         "recipe": dataclasses.asdict(recipe),
     }
+    if args.all_heads:
+        settings["command"] += " --all_heads"
     if args.from_package:
         if args.split != "all":
             sys.exit(
@@ -281,6 +281,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data_dir", help="where TFDS keeps prepared data sets")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="default: runs")
     parser.add_argument("--overwrite", action="store_true", help="train anew, drop what is there")
+    parser.add_argument(
+        "--all_heads",
+        action="store_true",
+        help="learn all maps of benchmarks.targets, for benchmarks.separation",
+    )
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
         "--from_package",
@@ -297,7 +302,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def build(preset: str, recipe: Recipe) -> keras.Model:
-    """Build a preset with all heads of a recipe, from ImageNet weights, and compile it."""
+    """Build a preset with the heads of a recipe, from ImageNet weights, and compile it."""
     heads = {name: targets.CHANNELS[name] for name in recipe.heads}
     architecture = {**PRESETS[preset].architecture, "heads": heads}
     model = keras_nuclei.unet(**architecture, batch_norm_momentum=0.98)

@@ -1,7 +1,10 @@
 """What the heads of a network learn to draw, from a label map."""
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
+from scipy import ndimage
 
 CHANNELS = {"foreground": 1, "boundary": 1, "distance": 1, "centre": 1, "flow": 2}
 """Maps that can be learned, and the channels of each. All values are in 0..1."""
@@ -44,7 +47,7 @@ def distance(label_map: np.ndarray) -> np.ndarray:
     """Distance to the nucleus's rim as a share of that of its innermost pixel; 0 outside."""
     inside = (label_map > 0) & ~rim(label_map)
     depth = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 5) + 1
-    return (depth * (label_map > 0) / per_nucleus(np.max, depth, label_map))[..., None]
+    return (depth * (label_map > 0) / per_nucleus(ndimage.maximum, depth, label_map))[..., None]
 
 
 def centre(label_map: np.ndarray) -> np.ndarray:
@@ -76,21 +79,16 @@ def rim(label_map: np.ndarray) -> np.ndarray:
 def to_centroid(label_map: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """From each pixel to its nucleus's centroid, down and right; and the nucleus's diameter."""
     rows, columns = np.indices(label_map.shape)
-    area = per_nucleus(np.sum, np.ones(label_map.shape), label_map)
-    down = per_nucleus(np.mean, rows, label_map) - rows
-    right = per_nucleus(np.mean, columns, label_map) - columns
+    area = per_nucleus(ndimage.sum_labels, np.ones(label_map.shape), label_map)
+    down = per_nucleus(ndimage.mean, rows, label_map) - rows
+    right = per_nucleus(ndimage.mean, columns, label_map) - columns
     return down, right, 2 * np.sqrt(area / np.pi)
 
 
-def per_nucleus(statistic, values: np.ndarray, label_map: np.ndarray) -> np.ndarray:
-    """A statistic (`np.max`, `np.mean`, `np.sum`) of each nucleus, at its pixels; 1 outside."""
-    labels = label_map.ravel()
-    if statistic is np.max:
-        table = np.zeros(label_map.max() + 1)
-        np.maximum.at(table, labels, values.ravel())
-    else:
-        table = np.bincount(labels, values.ravel())
-        if statistic is np.mean:
-            table = table / np.maximum(np.bincount(labels), 1)
-    table[0] = 1
+def per_nucleus(statistic: Callable, values: np.ndarray, label_map: np.ndarray) -> np.ndarray:
+    """A statistic of each nucleus, by a function of `scipy.ndimage`, at its pixels; 1 outside."""
+    numbers = np.arange(1, label_map.max() + 1)
+    table = np.ones(len(numbers) + 1)
+    if len(numbers):
+        table[1:] = statistic(values, label_map, numbers)
     return table[label_map]

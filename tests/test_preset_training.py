@@ -458,11 +458,17 @@ def test_a_split_of_fluorescence_alone_takes_its_share_of_the_epochs():
     whole = presets.recipe_of("nuclei_base", "random")
     assert whole == presets.RECIPES["nuclei_base"]
     part = presets.recipe_of("nuclei_base", "stardist")
-    assert part == dataclasses.replace(whole, epochs=32)  # 0.58 of 56
+    assert part == dataclasses.replace(whole, epochs=41)  # 0.58 of 70
     further = presets.recipe_of("nuclei_base", "stardist", further=True)
-    heads = ("foreground", "distance")
-    expected = dataclasses.replace(whole, epochs=26, heads=heads, plain=0.4, learning_rate=1e-3)
-    assert further == expected  # 0.58 of 45
+    assert further == dataclasses.replace(whole, epochs=26, learning_rate=1e-3)  # 0.58 of 45
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_recipe_learns_the_heads_of_its_preset_or_all(preset):
+    recipe = presets.recipe_of(preset, "random")
+    assert recipe.heads == tuple(PRESETS[preset].architecture["heads"])
+    every = presets.recipe_of(preset, "random", all_heads=True)
+    assert every == dataclasses.replace(recipe, heads=tuple(targets.CHANNELS))
 
 
 @pytest.fixture
@@ -478,7 +484,7 @@ def train(output, *more):
 
 
 def test_a_run_is_resumed_scored_and_packaged(tiny, tmp_path, monkeypatch, capsys):
-    run = train(tmp_path / "whole")
+    run = train(tmp_path / "whole", "--all_heads")
 
     class PowerCutError(Exception):
         pass
@@ -492,8 +498,8 @@ def test_a_run_is_resumed_scored_and_packaged(tiny, tmp_path, monkeypatch, capsy
 
     monkeypatch.setattr(runs, "checkpoint", cut)
     with pytest.raises(PowerCutError):
-        train(tmp_path / "cut")
-    resumed = train(tmp_path / "cut")
+        train(tmp_path / "cut", "--all_heads")
+    resumed = train(tmp_path / "cut", "--all_heads")
     histories = [
         json.loads((each / "train.json").read_text())["history"] for each in (run, resumed)
     ]
@@ -501,7 +507,7 @@ def test_a_run_is_resumed_scored_and_packaged(tiny, tmp_path, monkeypatch, capsy
     losses = [[each["loss"] for each in history] for history in histories]
     np.testing.assert_allclose(*losses, rtol=1e-4)
     assert "is trained already" not in capsys.readouterr().out
-    train(tmp_path / "cut")
+    train(tmp_path / "cut", "--all_heads")
     assert "is trained already" in capsys.readouterr().out
 
     result = json.loads(evaluate_presets.main([str(run)]).read_text())
@@ -509,6 +515,7 @@ def test_a_run_is_resumed_scored_and_packaged(tiny, tmp_path, monkeypatch, capsy
     assert (run / "masks.png").stat().st_size > 10_000
 
     settings = json.loads((run / "train.json").read_text())
+    assert settings["command"].endswith("--split all --all_heads")
     (run / "train.json").write_text(json.dumps({**settings, "split": "random"}))
     trials = json.loads(diameters.main([str(run)]).read_text())["trials"]
     assert [trial["margin"] for trial in trials] == list(diameters.MARGINS)
@@ -566,7 +573,7 @@ def test_packaged_weights_are_trained_on(tiny, tmp_path, monkeypatch):
 
 
 def test_a_run_is_trained_on_by_one_of_the_same_split_alone(tiny, tmp_path, monkeypatch, capsys):
-    first = train(tmp_path / "first", "--split", "random")
+    first = train(tmp_path / "first", "--split", "random", "--all_heads")
     started, crops, drawn = watch_adoption(monkeypatch), presets.Crops, []
     monkeypatch.setattr(presets, "Crops", lambda *scene: drawn.append(scene[-1]) or crops(*scene))
     run = train(tmp_path, "--split", "random", "--from_run", str(first))
@@ -579,7 +586,7 @@ def test_a_run_is_trained_on_by_one_of_the_same_split_alone(tiny, tmp_path, monk
     model = keras.models.load_model(run / "model.keras", compile=False)
     assert set(model.output) == set(PRESETS["nuclei_base"].architecture["heads"])
     settings = json.loads((run / "train.json").read_text())
-    assert settings["recipe"]["plain"] == presets.FURTHER["plain"]
+    assert settings["recipe"]["learning_rate"] == presets.FURTHER_LEARNING_RATE
     assert settings["command"].endswith("--from_run runs/first/nuclei_base-random-synthetic")
     history = json.loads((first / "train.json").read_text())["history"]
     assert settings["continues"]["history"] == history
@@ -588,7 +595,8 @@ def test_a_run_is_trained_on_by_one_of_the_same_split_alone(tiny, tmp_path, monk
     assert (json.loads((first / "train.json").read_text())["seed"], settings["seed"]) == (0, 1)
     later = model_cards.later(runs.training_stages(settings))
     assert "From the start: 25% of the crops were crowded" in later
-    assert "After 4 steps: 40% of the crops were not changed" in later
+    assert "From the start: 40% of the crops were not changed" in later
+    assert "After 4 steps: no heads were learned but those of the preset" in later
 
     for arguments, message in (
         (["--split", "grouped", "--from_run", first], r"can't be .* grouped: it may know images"),
@@ -608,13 +616,17 @@ def test_a_run_is_trained_on_by_one_of_the_same_split_alone(tiny, tmp_path, monk
 def test_a_card_tells_what_came_when_and_how_to_do_it_again():
     # Some settings at once, others one after the other, in another order than the texts.
     def stage(**recipe):
-        return {"command": "train", "recipe": {"epochs": 2, "steps_per_epoch": 5, **recipe}}
+        common = {"epochs": 2, "steps_per_epoch": 5, "heads": ["foreground"]}
+        return {"command": "train", "recipe": {**common, **recipe}}
 
     stages = [stage(), stage(rarity=0.4, uneven=0.3), stage(rarity=0.4, uneven=0.3, crowded=0.2)]
     lines = [line for line in model_cards.later(stages).splitlines() if line.startswith("-")]
     assert [line.split(":")[0] for line in lines] == ["- After 10 steps", "- After 20 steps"]
     assert lines[1].startswith("- After 20 steps: 20% of the crops were crowded")
     assert model_cards.later(stages[:1]) == ""
+    assert model_cards.dropped(["foreground", "flow"], {"foreground": 1}).startswith("The heads `f")
+    assert "`foreground`" not in model_cards.dropped(["foreground", "flow"], {"foreground": 1})
+    assert model_cards.dropped(["foreground"], {"foreground": 1}) == ""
     card = (package.WEIGHTS / PRESETS["nuclei_base"].card).read_text()
     (block,) = re.findall(r"^```bash\n(.*?)^```$", card, flags=re.M | re.S)
     train_it, *rest = block.splitlines()
