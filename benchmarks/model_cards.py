@@ -1,5 +1,7 @@
 """The model card of each preset, made from the JSON of its run."""
 
+from collections.abc import Iterable
+
 from benchmarks import augmentation, runs
 from keras_nuclei import segmentation
 from keras_nuclei.presets import PRESETS
@@ -27,8 +29,8 @@ the 65 images of the official test was trained on, or used to choose anything.
 From ImageNet weights, {steps} steps of {batch_size} crops of {crop_size}x{crop_size} pixels, Adam,
 learning rate up to {learning_rate}. Of the crops, {shares}.
 They are scaled (nuclei of about 10 to 80 pixels), rotated, mirrored, stretched, tinted or stained
-otherwise, inverted, made brighter, darker, blurred, noisy. {dropped}
-{hours:.1f} hours on {cpus} CPU cores, shared with other work.
+otherwise, inverted, made brighter, darker, blurred, noisy.
+{dropped}{hours:.1f} hours on {cpus} CPU cores, shared with other work.
 {later}
 Each stage ran with the code of its time; what it was set to is in the JSON of the scores.
 
@@ -38,9 +40,9 @@ Each stage ran with the code of its time; what it was set to is in the JSON of t
 
 ## Scores on the official test
 
-65 images, most of them of other experiments, at their own size, averaged over four flips in three
-sizes (`augmentations={augmentations}`). Nine lie in fields of view of the training images; the
-last line is without those.
+65 images, most of them of other experiments, at their own size, averaged over {flips} flips in
+{sizes} sizes (`augmentations={augmentations}`). Nine lie in fields of view of the training images;
+the last line is without those.
 
 {table}
 
@@ -55,7 +57,7 @@ as trained; {half_dice:.4f} and {half_dsb:.4f} in half precision, as shipped.
   small ones may be taken for one large nucleus. Pass `diameter`.
 - Bright or dark things that are no nuclei, such as fibres, may be taken for some.
 - Nuclei smaller than about 6 pixels across are missed; larger ones than {largest} are scaled
-  down first. Larger ones than 240 are not expected where no diameter is given.
+  down first. Larger ones than {clump:.0f} are not expected where no diameter is given.
 - It knows nuclei in two dimensions. Pages of a stack are segmented one by one.
 - Research use: it has not been validated for diagnosis.
 
@@ -79,6 +81,7 @@ def card(name: str, single: dict, packed: dict, size: int, table: str) -> str:
     """
     recipe, preset = single["recipe"], PRESETS[name]
     stages = runs.training_stages(single)
+    flips, sizes = segmentation.VIEWS[packed["augmentations"]]
     scores, half_scores = (each["scores"]["official_test"]["all"] for each in (single, packed))
     return TEXT.format(
         name=name,
@@ -94,11 +97,13 @@ def card(name: str, single: dict, packed: dict, size: int, table: str) -> str:
         crop_size=recipe["crop_size"],
         learning_rate=max(stage["recipe"]["learning_rate"] for stage in stages),
         shares=", ".join(f"{share:.0%} are {modality}" for modality, share in recipe["shares"]),
-        dropped=dropped(stages[0]["recipe"]["heads"], preset.architecture["heads"]),
+        dropped=dropped(stages, preset.architecture["heads"]),
         later=later(stages),
         hours=sum(stage["seconds"] for stage in stages) / 3600,
         cpus=single["environment"]["cpus"],
         commands="\n".join(commands(f"runs/{name}-all", stages)),
+        flips=flips,
+        sizes=len(sizes),
         augmentations=packed["augmentations"],
         table=table,
         dice=scores["dice"],
@@ -106,6 +111,7 @@ def card(name: str, single: dict, packed: dict, size: int, table: str) -> str:
         half_dice=half_scores["dice"],
         half_dsb=half_scores["dsb_per_image"],
         largest=segmentation.LARGEST_DIAMETER,
+        clump=segmentation.CLUMP / segmentation.FAR,
     )
 
 
@@ -125,34 +131,41 @@ most crops showed nuclei of about {smallest} to {largest} pixels, images of rare
 }
 """What came into the recipe one after the other, by the setting that tells it."""
 
-NARROWED = """\
-no heads were learned but those of the preset, and the learning rate was up to
-  {learning_rate}."""
-"""What is said where a stage learns fewer heads than the one before."""
+CHANGED = {
+    "heads": "what was learned were the heads {heads}.",
+    "learning_rate": "the learning rate was up to {learning_rate}.",
+}
+"""What is said where a stage differs from the one before, by the setting that tells it."""
 
 
-def dropped(learned: list[str], kept: dict[str, int]) -> str:
-    """What became of the heads that a preset has not: a sentence, if there were any."""
-    others = ", ".join(f"`{head}`" for head in learned if head not in kept)
-    return f"The heads {others}\nwere learned beside and left behind." if others else ""
+def quoted(names: Iterable[str]) -> str:
+    """Names in a sentence of Markdown."""
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def dropped(stages: list[dict], kept: dict[str, int]) -> str:
+    """What became of the heads that a preset has not: a line, if any were learned."""
+    learned = dict.fromkeys(head for stage in stages for head in stage["recipe"]["heads"])
+    others = [head for head in learned if head not in kept]
+    return f"The heads {quoted(others)} were learned beside and left behind.\n" if others else ""
 
 
 def later(stages: list[dict]) -> str:
     """From which step on the recipe was another than the earliest: a list in Markdown."""
     lines, said, done = [], set(), 0
-    heads = stages[0]["recipe"]["heads"]
+    before = stages[0]["recipe"]
     smallest, largest = augmentation.SHOWN
     for stage in stages:
         recipe = stage["recipe"]
         new = [key for key in LATER if recipe.get(key) and key not in said]
         start = f"After {done:,} steps" if done else "From the start"
         values = {**recipe, "smallest": smallest, "largest": largest}
+        values["heads"] = quoted(recipe["heads"])
         texts = [LATER[key] for key in new]
-        if len(recipe["heads"]) < len(heads):
-            texts.append(NARROWED)
+        texts += [text for key, text in CHANGED.items() if recipe[key] != before[key]]
         lines += [f"- {start}: {text.format(**values)}" for text in texts]
         said.update(new)
-        heads = recipe["heads"]
+        before = recipe
         done += steps(recipe)
     return "\n".join(["", *lines, ""]) if lines else ""
 

@@ -121,7 +121,7 @@ def validation_rows(train: list[NucleiImage], split: str, seed: int = 0) -> list
 
 
 def validation_rows_of(training: dict, data_dir: str | None) -> list[NucleiImage]:
-    """The same of the data and the split that a run was trained on."""
+    """`validation_rows` of the data and the split that a run was trained on."""
     train = load(pipeline.DATA_SETS[training["data"]], "train", data_dir)
     return validation_rows(train, training["split"])
 

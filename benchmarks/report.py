@@ -59,11 +59,6 @@ def main(argv: list[str] | None = None) -> None:
 
 def publish(run: Path, overwrite: bool) -> None:
     """Copy the scores of a run on DSB2018, and its pictures, to the results."""
-    if not (run / "evaluation.json").exists():
-        sys.exit(f"{run} holds no evaluation.json. Evaluate it first.")
-    scores = json.loads((run / "evaluation.json").read_text())
-    if scores["data"] != "dsb2018":
-        sys.exit(f"{run} is a run on {scores['data']} images. Only DSB2018 is published.")
     targets = {
         "evaluation.json": RESULTS / f"{run.name}.json",
         "masks.png": RESULTS / f"{run.name}.png",
@@ -76,6 +71,13 @@ def publish(run: Path, overwrite: bool) -> None:
         targets["evaluation.json"] = RESULTS / f"{run.name}-single.json"
         targets["evaluation-packed.json"] = RESULTS / f"{run.name}.json"
     targets = {source: target for source, target in targets.items() if (run / source).exists()}
+    results = [run / source for source in targets if source.endswith(".json")]
+    if not results:
+        sys.exit(f"{run} holds neither an evaluation.json nor a trial. Evaluate it first.")
+    for path in results:
+        data = json.loads(path.read_text())["data"]
+        if data != "dsb2018":
+            sys.exit(f"{run} is a run on {data} images. Only DSB2018 is published.")
     there = [str(target) for target in targets.values() if target.exists()]
     if there and not overwrite:
         sys.exit(f"{', '.join(there)} exist already. Pass --overwrite to replace them.")
@@ -142,6 +144,7 @@ def presets_table() -> str:
     """Scores of the recipes of the presets on images that they have not learned from."""
     rows = (
         ("random 80:20, validation", "random", "validation", "scores"),
+        ("random 80:20, validation, one view each", "random", "validation", "scores_of_one_view"),
         ("random 80:20, test", "random", "test", "scores"),
         ("grouped by field of view, validation", "grouped", "validation", "scores"),
         ("grouped by field of view, test", "grouped", "test", "scores"),
@@ -162,17 +165,20 @@ def presets_table() -> str:
                 continue
             result = read(f"{preset}-{split}")
             scores = result[views][part]["all"]
-            stages = training_stages(result)
-            steps = sum(model_cards.steps(stage["recipe"]) for stage in stages)
             mark = "" if result["recipe"].get("plain") else "*"
             lines.append(
-                f"| {title} | `{preset}` | {steps:,}{mark} | {scores['images']}"
+                f"| {title} | `{preset}` | {steps_trained(result):,}{mark} | {scores['images']}"
                 f" | {scores['accuracy']:.4f}"
                 f" | {scores['accuracy_of_nothing']:.4f} | {scores['dice']:.3f}"
                 f" | {scores['iou']:.3f} | {scores['ap50_per_image']:.3f}"
                 f" | {scores['dsb_per_image']:.3f} |"
             )
     return "\n".join(lines)
+
+
+def steps_trained(result: dict) -> int:
+    """Steps of all stages of the training of what was measured."""
+    return sum(model_cards.steps(stage["recipe"]) for stage in training_stages(result))
 
 
 def model_card(name: str) -> str:
@@ -187,14 +193,19 @@ def model_card(name: str) -> str:
             f"The scores of {name} are not those of the packaged weights. Run: python -m "
             "benchmarks.evaluate_presets --packed, and --publish it."
         )
-    now = segment_settings()
-    if {key: packed.get(key) for key in now} != now:
-        sys.exit(
-            f"The scores of {name} are not those of `segment`'s settings, {now}. Run: python -m "
-            "benchmarks.evaluate_presets --packed, and --publish it."
-        )
+    require_settings(f"{name}-all", packed)
     single = read(f"{name}-all-single")
     return model_cards.card(name, single, packed, size, modalities_table(name))
+
+
+def require_settings(name: str, result: dict) -> None:
+    """Refuse a result that was measured with other settings than `segment` has now."""
+    now = segment_settings()
+    if {key: result.get(key) for key in now} != now:
+        sys.exit(
+            f"{name}.json is not of `segment`'s settings, {now}. Run what wrote it once more, and "
+            "--publish it."
+        )
 
 
 def modalities_table(preset: str = "nuclei_base") -> str:
@@ -217,7 +228,7 @@ def modalities_table(preset: str = "nuclei_base") -> str:
 
 def separation_table() -> str:
     """What each method to separate touching nuclei scores with its best settings."""
-    methods = read("nuclei_base-grouped-separation")["methods"]
+    methods = read("nuclei_base-grouped-all_heads-separation")["methods"]
     lines = ["| maps | DSB score | AP@0.5 | merged | split |", "| --- | --- | --- | --- | --- |"]
     for method, trials in methods.items():
         best = max(trials, key=lambda trial: trial["dsb_per_image"])
@@ -230,11 +241,14 @@ def separation_table() -> str:
 
 def thresholds_table() -> str:
     """What thresholds and smoothing are good for, changed one after the other."""
+    result = read("nuclei_base-random-separation")
     lines = [
+        f"(`nuclei_base` after {steps_trained(result):,} steps.)",
+        "",
         "| foreground above | seeds above | smoothed by | DSB score | AP@0.5 | merged | split |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    trials = read("nuclei_base-random-separation")["methods"]["distance"]
+    trials = result["methods"]["distance"]
     best = max(trials, key=lambda trial: trial["dsb_per_image"])["settings"]
     now = segment_settings()
     if best != {key: now[key] for key in best}:
@@ -259,6 +273,7 @@ def thresholds_table() -> str:
 def diameters_line() -> str:
     """How well the size of nuclei is estimated."""
     result = read("nuclei_base-random-diameters")
+    require_settings("nuclei_base-random-diameters", result)
     (trial,) = (each for each in result["trials"] if each["margin"] == FAR_MARGIN)
     return (
         f"Of {result['views']} views of {result['images']} validation images, at half, once, twice "
@@ -269,7 +284,9 @@ def diameters_line() -> str:
 
 def sizes_table() -> str:
     """How large a model should see the nuclei: the largest that it sees, then the smallest."""
-    trials = read("nuclei_base-random-sizes")["trials"]
+    result = read("nuclei_base-random-sizes")
+    require_settings("nuclei_base-random-sizes", result)
+    trials = result["trials"]
     titles = {
         "all": "all {images}",
         "large": "the {images} of nuclei above 30 pixels",

@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import os
 import platform
 import shutil
 import sys
@@ -78,6 +79,7 @@ def environment() -> dict:
         "backend": keras.backend.backend(),
         "platform": platform.platform(),
         "cpus": psutil.cpu_count(),
+        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS"),
         "packages": {package: metadata.version(package) for package in packages},
     }
 

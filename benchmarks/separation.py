@@ -1,11 +1,11 @@
 """Which maps separate touching nuclei best? A trial on validation images of unseen fields.
 
-    python -m benchmarks.separation runs/nuclei_base-grouped
+    python -m benchmarks.presets --preset nuclei_base --split grouped --all_heads
+    python -m benchmarks.separation runs/nuclei_base-grouped-all_heads
 
-One network has learned all maps at once (those of a run that was trained on are fewer, and so are
-the `--methods` it can be asked for); each method makes label maps of some of them, with the
-settings that score best on the validation part of the run's split. Writes `separation.json`
-into the run's folder.
+One network has learned all maps at once (other runs have learned fewer, and can be asked for fewer
+`--methods`); each method makes label maps of some of them, with the settings that score best on the
+validation part of the run's split. Writes `separation.json` into the run's folder.
 """
 
 import dataclasses
@@ -124,8 +124,8 @@ def main(argv: list[str] | None = None) -> Path:
     if lacking:
         possible = [name for name, each in METHODS.items() if set(each.heads) <= heads]
         parser.error(
-            f"{args.run} has no heads {sorted(lacking)}, as no run has that was trained on. Pass "
-            f"one from ImageNet weights, or --methods of: {', '.join(map(repr, possible))}"
+            f"{args.run} has no heads {sorted(lacking)}. Pass a run of benchmarks.presets "
+            f"--all_heads, or --methods of: {', '.join(map(repr, possible))}"
         )
     rows = nuclei.validation_rows_of(training, args.data_dir)
     scales, maps = [], []

@@ -86,7 +86,10 @@ def to_centroid(label_map: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def per_nucleus(statistic: Callable, values: np.ndarray, label_map: np.ndarray) -> np.ndarray:
-    """A statistic of each nucleus, by a function of `scipy.ndimage`, at its pixels; 1 outside."""
+    """A statistic of each nucleus, by a function of `scipy.ndimage`, at its pixels; 1 outside.
+
+    The nuclei are numbered 1..n without gaps.
+    """
     numbers = np.arange(1, label_map.max() + 1)
     table = np.ones(len(numbers) + 1)
     if len(numbers):

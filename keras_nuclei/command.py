@@ -103,7 +103,14 @@ def _parser() -> argparse.ArgumentParser:
         default=",".join(_FORMATS),
         help="what to write, joined by commas (default: %(default)s)",
     )
-    add("--augmentations", type=int, choices=VIEWS, default=1, help="views to average")
+    add(
+        "--augmentations",
+        type=int,
+        choices=VIEWS,
+        default=1,
+        help="views whose maps are averaged: 1, 4 or 8 flips and turns, 3 sizes, or 12, which is 4 "
+        "flips in 3 sizes (default: %(default)s)",
+    )
     add("--tile-size", type=_tile_size, default=512, help="in pixels (default: %(default)s)")
     add(
         "--overwrite",

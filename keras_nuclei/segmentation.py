@@ -162,7 +162,7 @@ def model_scale(
 ) -> float:
     """How many times larger a model should see an image whose nuclei are of a diameter.
 
-    The presets know nuclei of 10 to 70 pixels, and see those of 26 to 50 best.
+    The presets know nuclei of 10 to 70 pixels, and are shown those of 26 to 50.
 
     Args:
         diameter: Of a typical nucleus, in pixels of the image.
@@ -199,8 +199,8 @@ def estimate_diameter(
     the pixels, of the highest distance in their nucleus. From afar a clump can pass for a large
     nucleus. So what is clearer from there has to stay so where either view is looked at again, at
     the scale at which `segment` would show nuclei of its size; and, where the other view shows
-    nuclei too, it may show none of more than 240 pixels, which even from afar would be larger than
-    what the models know (for how often that is right, see `benchmarks/diameters.py`).
+    nuclei too, none of more than 240 pixels are believed: 60 from afar, where it is mostly clumps
+    that measure so much (for how often all that is right, see `benchmarks/diameters.py`).
 
     Args:
         image: As in `segment`.

@@ -318,8 +318,8 @@ def test_uneven_brightness_changes_each_nucleus_by_a_factor_of_its_own():
     )
 
 
-def test_most_crops_show_nuclei_as_large_as_segment_does():
-    # 13 pixels across are shown twice as large, 100 at 0.6 of their size.
+def test_most_crops_show_nuclei_about_as_large_as_segment_does():
+    # By `augmentation.SHOWN` 13 pixels across are shown twice as large, 100 at 0.6 of their size.
     for diameter, shown in ((13, 2), (40, 1), (100, 0.6)):
         generator = np.random.default_rng(0)
         scales = np.array([augmentation._scale(diameter, generator) for _ in range(2000)])
@@ -514,6 +514,22 @@ def test_a_run_is_resumed_scored_and_packaged(tiny, tmp_path, monkeypatch, capsy
     assert result["scores"]["official_test"]["all"]["images"] == 16
     assert (run / "masks.png").stat().st_size > 10_000
 
+    def find(row, model):  # by twelve views everything, by one nothing
+        views = {12: row.label_map, 1: np.zeros_like(row.label_map)}
+        return {
+            each: evaluate_presets.Found(
+                (label_map > 0).astype("float32"),
+                label_map,
+                matching.match(row.label_map, label_map),
+            )
+            for each, label_map in views.items()
+        }
+
+    monkeypatch.setattr(evaluate_presets, "find", find)
+    result = json.loads(evaluate_presets.main([str(run)]).read_text())
+    by_views = [result[views]["official_test"]["all"] for views in ("scores", "scores_of_one_view")]
+    assert [each["dice"] for each in by_views] == [1, 0]
+    assert [each["dsb_per_image"] for each in by_views] == [1, 0]
     settings = json.loads((run / "train.json").read_text())
     assert settings["command"].endswith("--split all --all_heads")
     (run / "train.json").write_text(json.dumps({**settings, "split": "random"}))
@@ -522,7 +538,10 @@ def test_a_run_is_resumed_scored_and_packaged(tiny, tmp_path, monkeypatch, capsy
     assert all(0 <= trial["right"]["all"] <= 1 for trial in trials)
     trials = json.loads(sizes.main([str(run)]).read_text())["trials"]
     assert len(trials) == len(sizes.LIMITS)
-    assert all(0 <= trial["scores"]["magnified"]["dsb_per_image"] <= 1 for trial in trials)
+    rows = nuclei.validation_rows_of({**settings, "split": "random"}, None)
+    counts = {"all": len(rows), "magnified": len(diameters.one_of_each_field(rows))}
+    for trial in trials:
+        assert {group: trial["scores"][group]["images"] for group in counts} == counts
     (run / "train.json").write_text(json.dumps(settings))
 
     monkeypatch.setattr(package, "WEIGHTS", tmp_path / "weights")
@@ -596,7 +615,8 @@ def test_a_run_is_trained_on_by_one_of_the_same_split_alone(tiny, tmp_path, monk
     later = model_cards.later(runs.training_stages(settings))
     assert "From the start: 25% of the crops were crowded" in later
     assert "From the start: 40% of the crops were not changed" in later
-    assert "After 4 steps: no heads were learned but those of the preset" in later
+    assert "After 4 steps: what was learned were the heads `foreground`, `distance`." in later
+    assert "After 4 steps: the learning rate was up to 0.001." in later
 
     for arguments, message in (
         (["--split", "grouped", "--from_run", first], r"can't be .* grouped: it may know images"),
@@ -609,14 +629,16 @@ def test_a_run_is_trained_on_by_one_of_the_same_split_alone(tiny, tmp_path, monk
     assert (run / "model.keras").exists()
     with pytest.raises(SystemExit):
         separation.main([str(run), "--methods", "distance", "flow"])
-    assert "has no heads ['flow'], " in (error := capsys.readouterr().err)
+    assert "has no heads ['flow']. Pass a run of benchmarks.presets --all_heads, or " in (
+        error := capsys.readouterr().err
+    )
     assert error.endswith("--methods of: 'foreground alone', 'distance'\n")
 
 
 def test_a_card_tells_what_came_when_and_how_to_do_it_again():
     # Some settings at once, others one after the other, in another order than the texts.
     def stage(**recipe):
-        common = {"epochs": 2, "steps_per_epoch": 5, "heads": ["foreground"]}
+        common = {"epochs": 2, "steps_per_epoch": 5, "heads": ["foreground"], "learning_rate": 1}
         return {"command": "train", "recipe": {**common, **recipe}}
 
     stages = [stage(), stage(rarity=0.4, uneven=0.3), stage(rarity=0.4, uneven=0.3, crowded=0.2)]
@@ -624,9 +646,9 @@ def test_a_card_tells_what_came_when_and_how_to_do_it_again():
     assert [line.split(":")[0] for line in lines] == ["- After 10 steps", "- After 20 steps"]
     assert lines[1].startswith("- After 20 steps: 20% of the crops were crowded")
     assert model_cards.later(stages[:1]) == ""
-    assert model_cards.dropped(["foreground", "flow"], {"foreground": 1}).startswith("The heads `f")
-    assert "`foreground`" not in model_cards.dropped(["foreground", "flow"], {"foreground": 1})
-    assert model_cards.dropped(["foreground"], {"foreground": 1}) == ""
+    assert model_cards.dropped(stages, {"foreground": 1}) == ""
+    others = model_cards.dropped([*stages, stage(heads=["flow", "foreground"])], {"foreground": 1})
+    assert others == "The heads `flow` were learned beside and left behind.\n"
     card = (package.WEIGHTS / PRESETS["nuclei_base"].card).read_text()
     (block,) = re.findall(r"^```bash\n(.*?)^```$", card, flags=re.M | re.S)
     train_it, *rest = block.splitlines()
