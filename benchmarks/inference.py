@@ -29,7 +29,7 @@ import numpy as np
 import keras_nuclei
 from benchmarks import nuclei
 from benchmarks.data import peak_kilobytes, timed
-from benchmarks.runs import environment, write_json
+from benchmarks.runs import environment, segment_settings, write_json
 from keras_nuclei import export, images, instances, runtimes
 
 matplotlib.use("Agg")
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"{args.output} exists; name another file or pass --overwrite")
 
     official = nuclei.load("dsb2018", "test", args.data_dir)
-    result = {"presets": {}, "environment": environment()}
+    result = {"presets": {}, "environment": environment(), **segment_settings()}
     with tempfile.TemporaryDirectory() as folder:
         files = write_images(official, Path(folder))
         for name in keras_nuclei.PRESETS:

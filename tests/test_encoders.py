@@ -177,8 +177,9 @@ def originals(tmp_path_factory):
 
 
 APPLICATION_FAMILIES = [name for name in RUN if name in APPLICATIONS]
-COMPARED = [name for name in FAMILIES if name in {*APPLICATION_FAMILIES, "resnet50"}]
-COMPARED = [name for name in COMPARED if name not in BORDERLESS]
+COMPARED = [
+    name for name in FAMILIES if name in {*APPLICATION_FAMILIES, "resnet50"}.difference(BORDERLESS)
+]
 
 
 def preprocessed(name, images):
