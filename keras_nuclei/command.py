@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="keras-nuclei", description="Finds the nuclei in microscopy images."
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("models", help="list the trained models that come with the package")
     segment = commands.add_parser(
@@ -260,6 +261,7 @@ def _segment_all(
     # None: no bar where stderr is a file.
     for job in tqdm(waiting, unit="image", disable=None):
         try:
+            folder.refuse_changed(job)
             # There is a segmenter where any job is waiting.
             _say(_segment_one(job, folder, arguments, segmenter))  # type: ignore[arg-type]
         # Whatever is wrong with one image, the others are still to be done.
@@ -352,6 +354,8 @@ def _nuclear_channel(page: np.ndarray, channel: int | None) -> np.ndarray:
                 f"to {num_channels - 1}"
             )
         return page
+    if channel and num_channels == 1:
+        raise ValueError(f"it is grey: it has no channel {channel}, so --channel takes 0 alone")
     if channel >= num_channels:
         raise ValueError(
             f"it has no channel {channel}: there are {num_channels}, counted from 0, so --channel "

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,13 +27,18 @@ class Job:
     name: str
 
     def identity(self) -> dict:
-        """What tells whether the file is the one that was read before."""
+        """What tells at a glance that the file is the one that was read before."""
         status = self.source.stat()
         return {
             "source": str(self.source.resolve()),
             "size": status.st_size,
             "modified_ns": status.st_mtime_ns,
         }
+
+    def digest(self) -> str:
+        """The SHA-256 of what the file holds, wherever it lies and whenever it was written."""
+        with self.source.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def name_jobs(sources: Iterable[Path], earlier: Mapping[Path, str] | None = None) -> list[Job]:

@@ -21,6 +21,7 @@ TABLES = {"nuclei": "images", "images": "pages"}
 
 _STATE = ".keras_nuclei"
 _REMEDY = "Choose another folder, or allow to replace it with --overwrite."
+_ALL_REMEDY = "Choose another folder, or pass --overwrite, which deletes all those results."
 
 
 class ResultFolder:
@@ -66,8 +67,8 @@ class ResultFolder:
 
         Raises:
             ValueError: If a result would replace one of the images; or if without `overwrite` the
-                folder holds results of other settings, of an image that has changed, or files of
-                unknown origin under a name that is needed.
+                folder holds results of other settings, or files of unknown origin under a name
+                that is needed.
         """
         jobs = list(jobs)
         if self.path.exists() and not self.path.is_dir():
@@ -75,7 +76,7 @@ class ResultFolder:
         pages = self._overlays_of_pages()
         self._refuse_to_lose_sources(jobs, pages, self._outdated(jobs) if overwrite else {})
         if not overwrite:
-            self._refuse_other_settings(_read_json(self._settings_file))
+            self._refuse_other_settings()
             for job in jobs:
                 self._refuse_other_files(job, pages.get(job.name, []))
 
@@ -112,9 +113,32 @@ class ResultFolder:
         record = _read_json(self._record_file(job.name)) or {}
         return (
             record.get("complete", False)
-            and _identity(record) == job.identity()
+            and _is_of(record, job)
             and all((self.path / name).exists() for name in record["outputs"])
             and all(self._table_file(job.name, table).exists() for table in TABLES)
+        )
+
+    def refuse_changed(self, job: Job) -> None:
+        """Refuse to replace the results of an image that is not the one that they are of.
+
+        Args:
+            job: The image. What counts is what it holds, not its time or its folder.
+
+        Raises:
+            ValueError: If the folder has all results of an image of this name that held something
+                else.
+        """
+        record = _read_json(self._record_file(job.name)) or {}
+        if not record.get("complete") or _is_of(record, job):
+            return
+        if record.get("source") == job.identity()["source"]:
+            raise ValueError(
+                f"it has changed since its results were written to {self.path}, and they stay as "
+                "they are. To replace them, pass this image alone and --overwrite."
+            )
+        raise ValueError(
+            f"{self.path} holds the results of another image of this name, {record.get('source')}. "
+            "Choose another folder for this one, or replace them: pass it alone and --overwrite."
         )
 
     def start(self, job: Job, outputs: list[str]) -> None:
@@ -193,6 +217,8 @@ class ResultFolder:
 
     def _write_record(self, job: Job, outputs: list[str], complete: bool) -> None:
         record = {**job.identity(), "outputs": outputs, "complete": complete}
+        if complete:
+            record["sha256"] = job.digest()
         _write_json(self._record_file(job.name), record)
 
     def _records(self) -> dict[str, dict]:
@@ -200,6 +226,10 @@ class ResultFolder:
         names = sorted(file.stem for file in self._state.glob("images/*.json"))
         records = {name: _read_json(self._record_file(name)) for name in names}
         return {name: record for name, record in records.items() if record is not None}
+
+    def _holds_results(self) -> bool:
+        records = self._records().values()
+        return any(record["complete"] or record["outputs"] for record in records)
 
     def _outdated(self, jobs: list[Job]) -> dict[str, dict]:
         """The records of what has to go when `jobs` are segmented anew."""
@@ -225,12 +255,13 @@ class ResultFolder:
             found.setdefault(name, []).append(path)
         return found
 
-    def _refuse_other_settings(self, earlier: dict | None) -> None:
+    def _refuse_other_settings(self) -> None:
+        earlier = _read_json(self._settings_file)
         if earlier is None:
             for path in map(self._joined_table, TABLES):
                 if path.exists() and "csv" in self.settings.get("formats", ()):
                     raise ValueError(f"{path} is there already. {_REMEDY}")
-        elif earlier != self.settings:
+        elif earlier != self.settings and self._holds_results():
             different = [
                 f"{key}: {earlier.get(key)}, now {self.settings.get(key)}"
                 for key in sorted(earlier.keys() | self.settings.keys())
@@ -238,17 +269,11 @@ class ResultFolder:
             ]
             raise ValueError(
                 f"The folder {self.path} holds results of other settings ({'; '.join(different)}). "
-                f"{_REMEDY}"
+                f"{_ALL_REMEDY}"
             )
 
     def _refuse_other_files(self, job: Job, pages: list[Path]) -> None:
-        record = _read_json(self._record_file(job.name))
-        if record is not None:
-            if _identity(record) != job.identity():
-                raise ValueError(
-                    f"The folder {self.path} holds results for {job.name} of another image or of "
-                    f"the image before it was changed ({record.get('source')}). {_REMEDY}"
-                )
+        if _read_json(self._record_file(job.name)) is not None:
             return
         for path in (*self._files(job), *pages):
             if path.exists():
@@ -269,8 +294,12 @@ class ResultFolder:
         return [self.path / name for names in output_names(job.name).values() for name in names]
 
 
-def _identity(record: dict) -> dict:
-    return {key: record.get(key) for key in ("source", "size", "modified_ns")}
+def _is_of(record: dict, job: Job) -> bool:
+    """Whether a record is of what an image holds now: read only if a glance doesn't tell."""
+    now = job.identity()
+    if {key: record.get(key) for key in now} == now:
+        return True
+    return record.get("size") == now["size"] and record.get("sha256") == job.digest()
 
 
 def _read_json(path: Path) -> dict | None:

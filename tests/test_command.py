@@ -5,6 +5,7 @@ At the end, with models.
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -205,6 +206,9 @@ def test_channels(folder, capsys):
     assert "4 channels; say which one shows the nuclei, with --channel 0" in capsys.readouterr().err
     assert run("images/a.tif", "--output", "out4", "--channel", 4) == 1
     assert "no channel 4" in capsys.readouterr().err
+    tifffile.imwrite("images/grey.tif", squares(1))
+    assert run("images/grey.tif", "--output", "out5", "--channel", 1) == 1
+    assert "it is grey: it has no channel 1, so --channel takes 0" in capsys.readouterr().err
     assert run("images/a.tif", "--output", "out2", "--channel", 2) == 0
     table = pd.read_csv("out2/nuclei.csv")
     assert [table[f"intensity_mean_{i}"].tolist() for i in range(4)] == [[100], [5], [300], [400]]
@@ -430,13 +434,45 @@ def test_other_settings_need_overwrite(folder, capsys):
     assert run("images", "--output", "out", "--diameter", 9, "--overwrite") == 0
 
 
-def test_a_changed_image_needs_overwrite(folder, capsys):
+def test_settings_without_any_result_are_forgotten(folder):
     tifffile.imwrite("images/a.tif", squares(1))
-    run("images", "--output", "out")
+    assert run("images", "--output", "out", "--channel", 2) == 1
+    assert run("images", "--output", "out", "--formats", "csv") == 0
+    assert rows_by_image() == {"a": 1}
+
+
+def test_results_that_are_but_a_row_are_kept_from_other_settings(folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(1))
+    assert run("images", "--output", "out", "--formats", "csv") == 0
+    message = refuse(capsys, "images", "--output", "out", "--formats", "csv", "--diameter", 9)
+    assert "deletes all those results" in message
+
+
+def test_a_changed_image_needs_overwrite_and_does_not_stop_the_rest(folder, capsys):
+    for name in "ab":
+        tifffile.imwrite(f"images/{name}.tif", squares(1))
+    assert run("images", "--output", "out") == 0
     tifffile.imwrite("images/a.tif", squares(2))
-    assert "before it was changed" in refuse(capsys, "images", "--output", "out")
-    assert run("images", "--output", "out", "--overwrite") == 0
-    assert pd.read_csv("out/nuclei.csv").label.tolist() == [1, 2]
+    tifffile.imwrite("images/c.tif", squares(3))
+    assert run("images", "--output", "out") == 1
+    assert f"{Path('images/a.tif')}: it has changed since its results" in capsys.readouterr().err
+    assert rows_by_image() == {"a": 1, "b": 1, "c": 3}
+    assert run("images/a.tif", "--output", "out", "--overwrite") == 0
+    assert rows_by_image() == {"a": 2, "b": 1, "c": 3}
+    assert run("images", "--output", "out", load_segmenter=not_called) == 0
+
+
+def test_another_image_of_a_name_is_no_change_of_it(folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(1))
+    assert run("images", "--output", "out") == 0
+    Path("images/a.tif").rename("a.tif")
+    # The same, at another place and time.
+    os.utime("a.tif", (1, 1))
+    assert run("a.tif", "--output", "out", load_segmenter=not_called) == 0
+    tifffile.imwrite("a.tif", squares(2))
+    assert run("a.tif", "--output", "out") == 1
+    assert "the results of another image of this name, " in capsys.readouterr().err
+    assert rows_by_image() == {"a": 1}
 
 
 @pytest.mark.parametrize("name", [*OUTPUTS, "a_page2_overlay.png"])
@@ -613,6 +649,12 @@ def test_options_reach_the_segmenter(folder):
     options = ["--scale", "1.5", "--augmentations", "4", "--tile-size", "160"]
     assert run("images", "--output", "out", *options, load_segmenter=load) == 0
     assert seen == [(1.5, 4, 160)]
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        command.main(["--version"])
+    assert capsys.readouterr().out == f"keras-nuclei {keras_nuclei.__version__}\n"
 
 
 def test_models(capsys):
