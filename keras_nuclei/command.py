@@ -315,7 +315,7 @@ def _segment_one(
     names = {key: files for key, files in names.items() if key in arguments.formats}
     outputs = [name for files in names.values() for name in files]
     folder.start(job, outputs)
-    _write(folder.path, names, views, label_maps)
+    _write(folder.path, names, views, label_maps, tables)
     rows = {"nuclei": table, "images": pd.DataFrame(counts)}
     folder.finish(
         job,
@@ -365,7 +365,11 @@ def _nuclear_channel(page: np.ndarray, channel: int | None) -> np.ndarray:
 
 
 def _write(
-    folder: Path, names: dict[str, list[str]], views: list[np.ndarray], label_maps: list[np.ndarray]
+    folder: Path,
+    names: dict[str, list[str]],
+    views: list[np.ndarray],
+    label_maps: list[np.ndarray],
+    tables: "list[pandas.DataFrame]",
 ) -> None:
     """Write the files of an image, named by format."""
     writers = {
@@ -377,8 +381,15 @@ def _write(
         for name in names.get(key, ()):
             writer(folder / name, label_maps)
     if "png" in names:
-        for name, view, label_map in zip(names["png"], views, label_maps, strict=True):
-            _write_png(folder / name, overlay(view, label_map))
+        for name, *page in zip(names["png"], views, label_maps, tables, strict=True):
+            view, label_map, table = page
+            picture = overlay(view, label_map, thickness=_thickness(table))
+            _write_png(folder / name, picture)
+
+
+def _thickness(table: "pandas.DataFrame") -> int:
+    """Of outlines, in pixels: large nuclei are looked at from afar, where thin ones vanish."""
+    return max(1, round(math.sqrt(table["area_px"].median()) / 40)) if len(table) else 1
 
 
 def _write_png(path: Path, picture: np.ndarray) -> None:

@@ -107,6 +107,19 @@ def test_all_formats(folder, capsys):
     assert "a.tif: 3 nuclei, median area 16 pixels" in capsys.readouterr().out
 
 
+def test_outlines_of_large_nuclei_are_thicker(folder):
+    image = np.full((300, 300), 10, "uint8")
+    image[50:250, 50:250] = 100  # 200 / 40 is 5
+    tifffile.imwrite("images/large.tif", image)
+    tifffile.imwrite("images/small.tif", squares(1))
+    assert run("images", "--output", "out", "--formats", "png") == 0
+    for name, row, columns in (("large", 150, range(50, 55)), ("small", 5, [3])):
+        with Image.open(f"out/{name}_overlay.png") as picture:
+            pixels = np.asarray(picture)[row, : picture.size[0] // 2]
+        coloured = np.flatnonzero(np.ptp(pixels, axis=-1))
+        assert coloured.tolist() == list(columns)
+
+
 def test_formats_can_be_chosen(folder):
     tifffile.imwrite("images/a.tif", squares(1))
     assert run("images", "--output", "out", "--formats", "roi, tiff") == 0
