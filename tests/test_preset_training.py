@@ -606,7 +606,9 @@ def test_a_run_is_trained_on_by_one_of_the_same_split_alone(tiny, tmp_path, monk
     assert set(model.output) == set(PRESETS["nuclei_base"].architecture["heads"])
     settings = json.loads((run / "train.json").read_text())
     assert settings["recipe"]["learning_rate"] == presets.FURTHER_LEARNING_RATE
-    assert settings["command"].endswith("--from_run runs/first/nuclei_base-random-all_heads-synthetic")
+    assert settings["command"].endswith(
+        "--from_run runs/first/nuclei_base-random-all_heads-synthetic"
+    )
     history = json.loads((first / "train.json").read_text())["history"]
     assert settings["continues"]["history"] == history
     # Nor does it draw the crops anew that the run has seen.
