@@ -381,8 +381,8 @@ def _write(
         for name in names.get(key, ()):
             writer(folder / name, label_maps)
     if "png" in names:
-        for name, *page in zip(names["png"], views, label_maps, tables, strict=True):
-            view, label_map, table = page
+        pages = zip(names["png"], views, label_maps, tables, strict=True)
+        for name, view, label_map, table in pages:
             picture = overlay(view, label_map, thickness=_thickness(table))
             _write_png(folder / name, picture)
 
