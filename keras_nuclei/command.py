@@ -29,7 +29,7 @@ _FORMATS = ("tiff", "png", "geojson", "roi", "csv")
 # What is taken of a folder; a file that is named is read whatever its suffix.
 _SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 # Arguments that say where to work, not how.
-_NO_SETTINGS = ("command", "images", "output", "overwrite")
+_NO_SETTINGS = ("command", "refuse", "images", "output", "overwrite")
 
 
 def main(argv: Sequence[str] | None = None, *, load_segmenter: Callable | None = None) -> int:
@@ -51,14 +51,13 @@ def main(argv: Sequence[str] | None = None, *, load_segmenter: Callable | None =
         nuclei_...
         0
     """
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments = _parser().parse_args(argv)
     if arguments.command == "models":
         return _list_models()
     try:
         prepared = _prepare(arguments, load_segmenter or _load_segmenter)
     except (ValueError, OSError) as error:
-        parser.error(str(error))
+        arguments.refuse(str(error))
     except KeyboardInterrupt:
         _say("Interrupted before this run's first image.", sys.stderr)
         return 130
@@ -83,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Writes label images, outlines, a table of all nuclei and one of all images. "
         "Run again, it goes on where it stopped.",
     )
+    segment.set_defaults(refuse=segment.error)
     add = segment.add_argument
     add(
         "images",
@@ -214,15 +214,21 @@ def _settings(arguments: argparse.Namespace) -> dict:
 
 def _prepare(
     arguments: argparse.Namespace, load_segmenter: Callable
-) -> tuple[list[Job], ResultFolder, Callable | None]:
-    """Find out all that can be wrong before the folder is touched; open it last."""
+) -> tuple[list[Job], list[Job], ResultFolder, Callable | None]:
+    """Find out all that can be wrong before the folder is touched; open it last.
+
+    Returns:
+        All images, those that are still to be segmented, the folder, and what segments.
+    """
     _check_model(arguments.model)
     folder = ResultFolder(arguments.output, _settings(arguments))
     images = _find_images(arguments.images, folder.outputs())
     jobs = name_jobs(images, folder.names())
-    folder.check(jobs, overwrite=arguments.overwrite)
+    overwrite = arguments.overwrite
+    folder.check(jobs, overwrite=overwrite)
+    waiting = [job for job in jobs if overwrite or not folder.is_complete(job)]
     segmenter = None
-    if arguments.overwrite or not all(map(folder.is_complete, jobs)):
+    if waiting:
         try:
             segmenter = load_segmenter(arguments)
         # A damaged file fails with whatever goes wrong first: BadZipFile, KeyError, ...
@@ -231,8 +237,8 @@ def _prepare(
                 f"The model {arguments.model} can't be loaded ({type(error).__name__}: {error}). "
                 "Choose another one with --model, or restore its file."
             ) from error
-    folder.open(jobs, overwrite=arguments.overwrite)
-    return jobs, folder, segmenter
+    folder.open(jobs, overwrite=overwrite)
+    return jobs, waiting, folder, segmenter
 
 
 def _load_segmenter(arguments: argparse.Namespace) -> Callable:
@@ -252,9 +258,12 @@ def _load_segmenter(arguments: argparse.Namespace) -> Callable:
 
 
 def _segment_all(
-    jobs: list[Job], folder: ResultFolder, segmenter: Callable | None, arguments: argparse.Namespace
+    jobs: list[Job],
+    waiting: list[Job],
+    folder: ResultFolder,
+    segmenter: Callable | None,
+    arguments: argparse.Namespace,
 ) -> int:
-    waiting = [job for job in jobs if not folder.is_complete(job)]
     if len(waiting) < len(jobs):
         _say(f"{len(jobs) - len(waiting)} of {len(jobs)} images are complete already.")
     failures = []
@@ -326,8 +335,8 @@ def _segment_one(
     if len(pages) > 1:
         line += f" on {len(pages)} pages"
     if len(table):
-        line += f", median area {table.area_px.median():g} pixels"
-    return line
+        return f"{line}, median area {table.area_px.median():g} pixels"
+    return f"{line}; if you see some, say how large they are (--diameter) or where (--channel)"
 
 
 def _summary(table: "pandas.DataFrame", num_pixels: int) -> dict:

@@ -209,7 +209,8 @@ def test_no_nuclei(folder, capsys):
     table = pd.read_csv("out/nuclei.csv")
     assert len(table) == 0
     assert "area_px" in table.columns
-    assert "a.tif: 0 nuclei" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "a.tif: 0 nuclei; if you see some, say how large they are (--diameter)" in printed
 
 
 def test_channels(folder, capsys):
@@ -647,7 +648,9 @@ def test_names_that_clash_all_the_same():
 )
 def test_wrong_usage(arguments, message, folder, capsys):
     tifffile.imwrite("images/a.tif", squares(1))
-    assert message in refuse(capsys, "--output", "out", *arguments)
+    error = refuse(capsys, "--output", "out", *arguments)
+    assert message in error
+    assert error.startswith("usage: keras-nuclei segment ")
     assert not Path("out").exists()
 
 
