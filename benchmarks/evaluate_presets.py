@@ -9,7 +9,6 @@ annotation.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 import keras_nuclei
 from benchmarks import nuclei, pipeline
-from benchmarks.runs import segment_settings, write_json
+from benchmarks.runs import load, segment_settings, write_json
 from keras_nuclei import matching, overlay, scores, segmentation
 
 matplotlib.use("Agg")
@@ -39,15 +38,13 @@ def main(argv: list[str] | None = None) -> Path:
         "--packed", action="store_true", help="score the packaged weights in place of the run's"
     )
     args = parser.parse_args(argv)
-    training = json.loads((args.run / "train.json").read_text())
+    training, model = load(args.run)
     if args.packed and training["split"] != "all":
         parser.error(f"the packaged weights know the images that {args.run} holds back")
     if args.packed:
         training["sha256"] = keras_nuclei.PRESETS[training["preset"]].sha256
         model = keras_nuclei.from_preset(training["preset"])
-        training["parameters"] = model.count_params()
-    else:
-        model = keras.models.load_model(args.run / "model.keras", compile=False)
+    training["parameters"] = model.count_params()
 
     results, one_view, known = {}, {}, {}
     for part, rows in held_back(training, args.data_dir).items():

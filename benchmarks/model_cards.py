@@ -125,7 +125,7 @@ most crops showed nuclei of about {smallest} to {largest} pixels, images of rare
   fluorescence to look so, had a second dye laid over in patches and fibres, and in {uneven:.0%} of
   the fluorescence each nucleus was made brighter or dimmer.""",
     "plain": """\
-{plain:.0%} of the crops were not changed but for being resized to show nuclei
+{plain} of the crops were not changed but for being resized to show nuclei
   of {smallest} to {largest} pixels, turned by quarters and mirrored, and what is said above was
   done to the others.""",
 }
@@ -134,6 +134,8 @@ most crops showed nuclei of about {smallest} to {largest} pixels, images of rare
 CHANGED = {
     "heads": "what was learned were the heads {heads}.",
     "learning_rate": "the learning rate was up to {learning_rate}.",
+    "foreground_loss": "the foreground was learned without a Dice loss beside the cross-entropy.",
+    "plain": "of the crops, {plain} were not changed.",
 }
 """What is said where a stage differs from the one before, by the setting that tells it."""
 
@@ -141,6 +143,21 @@ CHANGED = {
 def quoted(names: Iterable[str]) -> str:
     """Names in a sentence of Markdown."""
     return ", ".join(f"`{name}`" for name in names)
+
+
+def in_words(recipe: dict) -> dict:
+    """A recipe as the texts tell of it; the share of plain crops is empty where there were none."""
+    last = recipe.get("plain", 0)
+    first = recipe.get("plain_at_first", last)
+    share = f"{last:.0%}" if first == last else f"{first:.0%} at first and {last:.0%} at last"
+    smallest, largest = augmentation.SHOWN
+    return {
+        **recipe,
+        "heads": quoted(recipe["heads"]),
+        "plain": share if last else "",
+        "smallest": smallest,
+        "largest": largest,
+    }
 
 
 def dropped(stages: list[dict], kept: dict[str, int]) -> str:
@@ -153,17 +170,14 @@ def dropped(stages: list[dict], kept: dict[str, int]) -> str:
 def later(stages: list[dict]) -> str:
     """From which step on the recipe was another than the earliest: a list in Markdown."""
     lines, said, done = [], set(), 0
-    before = stages[0]["recipe"]
-    smallest, largest = augmentation.SHOWN
+    before = in_words(stages[0]["recipe"])
     for stage in stages:
-        recipe = stage["recipe"]
+        recipe = in_words(stage["recipe"])
         new = [key for key in LATER if recipe.get(key) and key not in said]
+        changed = [key for key in CHANGED if recipe.get(key) != before.get(key) and key not in new]
         start = f"After {done:,} steps" if done else "From the start"
-        values = {**recipe, "smallest": smallest, "largest": largest}
-        values["heads"] = quoted(recipe["heads"])
-        texts = [LATER[key] for key in new]
-        texts += [text for key, text in CHANGED.items() if recipe[key] != before[key]]
-        lines += [f"- {start}: {text.format(**values)}" for text in texts]
+        texts = [LATER[key] for key in new] + [CHANGED[key] for key in changed]
+        lines += [f"- {start}: {text.format(**recipe)}" for text in texts]
         said.update(new)
         before = recipe
         done += steps(recipe)

@@ -9,8 +9,7 @@ can be trained on:
     python -m benchmarks.presets --preset nuclei_base --split grouped --from_run RUN
 
 with RUN the folder `runs/first/nuclei_base-grouped`; and the packaged weights, with
-`--from_package`. For `benchmarks.separation` a network learns to draw all maps of
-`benchmarks.targets`, with `--all_heads`; its folder is `runs/nuclei_base-grouped-all_heads/`.
+`--from_package`.
 """
 
 import argparse
@@ -40,7 +39,10 @@ class Recipe:
 
     Attributes:
         epochs: Of so many steps each; there is no pass over the data, since crops are drawn.
-        heads: Names of maps of `benchmarks.targets`.
+        heads: Names of maps of `benchmarks.targets`; those that the preset lacks help to learn.
+        foreground_loss: As Keras names it. Cross-entropy alone makes of the map a probability; with
+            a Dice loss beside it, the map says too often that there is a nucleus.
+        foreground_weight: Of that loss, where that of each other head weighs 1.
         crop_size: Height and width of a training crop, in pixels.
         batch_size: Crops in a step.
         steps_per_epoch: Steps after which a checkpoint is written.
@@ -49,13 +51,17 @@ class Recipe:
         shares: Of each modality among the crops.
         rarity: An image of a kind of n images is drawn with a weight of n ** -rarity: with 0 all
             images count alike, with 1 all kinds.
-        plain: Share of crops that look much as `keras_nuclei.segment` shows the image.
+        plain: Share, in the last epoch, of crops that look much as `keras_nuclei.segment` shows the
+            image.
+        plain_at_first: That share in the first epoch, from which it grows evenly.
         crowded: Share of the other crops with nuclei of another crop laid over them.
         uneven: Share of the other crops of fluorescence whose nuclei are made of uneven brightness.
     """
 
     epochs: int
-    heads: tuple[str, ...] = ("foreground", "distance")
+    heads: tuple[str, ...] = tuple(targets.CHANNELS)
+    foreground_loss: str = "binary_crossentropy"
+    foreground_weight: float = 2.0
     crop_size: int = 192
     batch_size: int = 8
     steps_per_epoch: int = 100
@@ -66,42 +72,52 @@ class Recipe:
         ("brightfield", 0.08),
     )
     rarity: float = 0.4
-    plain: float = 0.4
+    plain: float = 0.8
+    plain_at_first: float = 0.0
     crowded: float = 0.25
     uneven: float = 0.25
+
+    def plain_in(self, epoch: int) -> float:
+        """Share of plain crops in an epoch, counted from 0."""
+        done = epoch / max(1, self.epochs - 1)
+        return self.plain_at_first + done * (self.plain - self.plain_at_first)
 
 
 RECIPES = {
     "nuclei_small": Recipe(epochs=40),
     # 0.6 to 0.9 seconds a step on two cores. What each run took, on what, and how it scored is in
     # its JSON.
-    "nuclei_base": Recipe(epochs=70),
+    "nuclei_base": Recipe(epochs=90),
 }
 
-# Trained weights are near their goal: larger steps would lead away from it first.
 FURTHER_LEARNING_RATE = 1e-3
 FURTHER_EPOCHS = {"nuclei_small": 20, "nuclei_base": 45}
+FURTHER_PLAIN_AT_FIRST = 0.4
 """What differs where trained weights are trained on."""
 
 
-def recipe_of(preset: str, split: str, *, further: bool = False, all_heads: bool = False) -> Recipe:
+def recipe_of(preset: str, split: str, *, further: bool = False) -> Recipe:
     """The recipe of a preset; a split of fluorescence alone takes the epochs that are its share.
 
     Args:
         preset: Of `RECIPES`.
         split: Of `benchmarks.nuclei.SPLITS`.
         further: Whether weights are trained on that have been trained already.
-        all_heads: Whether all maps are learned, and not those of the preset alone.
 
     Returns:
         The recipe.
     """
-    changes: dict = {}
+    recipe = RECIPES[preset]
     if further:
-        changes |= {"epochs": FURTHER_EPOCHS[preset], "learning_rate": FURTHER_LEARNING_RATE}
-    if all_heads:
-        changes["heads"] = tuple(targets.CHANNELS)
-    recipe = dataclasses.replace(RECIPES[preset], **changes)
+        recipe = dataclasses.replace(
+            recipe,
+            epochs=FURTHER_EPOCHS[preset],
+            # Larger steps would lead away first from a goal that is near.
+            learning_rate=FURTHER_LEARNING_RATE,
+            # The others have helped, and would have to be learned anew.
+            heads=tuple(PRESETS[preset].architecture["heads"]),
+            plain_at_first=FURTHER_PLAIN_AT_FIRST,
+        )
     if not split.startswith("stardist"):
         return recipe
     share = dict(recipe.shares)["fluorescence"]
@@ -139,7 +155,7 @@ class Crops(keras.utils.PyDataset):
 
     def crop(self, row: nuclei.NucleiImage, generator: np.random.Generator):
         scene = row.image, row.label_map, row.diameter, self.recipe.crop_size, generator
-        if generator.random() < self.recipe.plain:
+        if generator.random() < self.recipe.plain_in(self.epoch):
             return augmentation.plain_crop(*scene)
         image, label_map = augmentation.random_crop(*scene)
         if generator.random() < self.recipe.crowded:
@@ -179,9 +195,8 @@ def main(argv: list[str] | None = None) -> Path:
     """Train as the command line says and return the run's folder."""
     args = parse_arguments(argv)
     further = args.from_package or args.from_run is not None
-    recipe = recipe_of(args.preset, args.split, further=further, all_heads=args.all_heads)
-    suffix = "-all_heads" if args.all_heads else ""
-    suffix += "-synthetic" if args.data == "synthetic" else ""
+    recipe = recipe_of(args.preset, args.split, further=further)
+    suffix = "-synthetic" if args.data == "synthetic" else ""
     run = args.output / f"{args.preset}-{args.split}{suffix}"
     settings = {
         "command": f"python -m benchmarks.presets --preset {args.preset} --split {args.split}",
@@ -191,8 +206,6 @@ def main(argv: list[str] | None = None) -> Path:
         "architecture": PRESETS[args.preset].architecture,
         "recipe": dataclasses.asdict(recipe),
     }
-    if args.all_heads:
-        settings["command"] += " --all_heads"
     if args.from_package:
         if args.split != "all":
             sys.exit(
@@ -240,7 +253,7 @@ def main(argv: list[str] | None = None) -> Path:
         if args.from_package:
             adopt(model, keras_nuclei.from_preset(args.preset))
         if args.from_run:
-            adopt(model, trained_model(args.from_run, args.preset))
+            adopt(model, runs.load(args.from_run)[1])
     else:
         print(f"Resuming after epoch {len(history)}.")
 
@@ -287,11 +300,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--overwrite", action="store_true", help="train anew, drop what is there")
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
-        "--all_heads",
-        action="store_true",
-        help="learn all maps of benchmarks.targets, for benchmarks.separation",
-    )
-    start.add_argument(
         "--from_package",
         action="store_true",
         help="train the packaged weights on, where else one starts from ImageNet's",
@@ -319,8 +327,11 @@ def build(preset: str, recipe: Recipe) -> keras.Model:
     )
     # Soft targets are learned by cross-entropy, too: its least is where they are met.
     losses = dict.fromkeys(recipe.heads, "binary_crossentropy")
-    losses["foreground"] = keras_nuclei.losses.BinaryCrossentropyDice()
-    model.compile(keras.optimizers.Adam(learning_rate, global_clipnorm=1.0), loss=losses)
+    losses["foreground"] = recipe.foreground_loss
+    weights = dict.fromkeys(recipe.heads, 1.0)
+    weights["foreground"] = recipe.foreground_weight
+    optimizer = keras.optimizers.Adam(learning_rate, global_clipnorm=1.0)
+    model.compile(optimizer, loss=losses, loss_weights=weights)
     return model
 
 
@@ -350,13 +361,6 @@ def trained_before(run: Path, settings: dict) -> dict:
                 f"--{key} {settings[key]}: {why}. Pass the same."
             )
     return history_of(earlier)
-
-
-def trained_model(run: Path, preset: str) -> keras.Model:
-    """The model that a run has left, with no heads but those of the preset."""
-    model = keras.models.load_model(run / "model.keras", compile=False)
-    heads = PRESETS[preset].architecture["heads"]
-    return keras.Model(model.input, {name: model.output[name] for name in heads})
 
 
 def history_of(training: dict) -> dict:

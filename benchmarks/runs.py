@@ -14,6 +14,7 @@ import keras
 import psutil
 
 from keras_nuclei import segmentation
+from keras_nuclei.presets import PRESETS
 
 NOT_DSB2018 = "*** SYNTHETIC IMAGES, NOT DSB2018: these numbers say nothing about real nuclei. ***"
 
@@ -92,10 +93,20 @@ def trial_arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def load(run: Path) -> tuple[dict, keras.Model]:
-    """How a finished run was trained, and its model."""
+def load(run: Path, *, all_heads: bool = False) -> tuple[dict, keras.Model]:
+    """How a preset was trained in a finished run, and the model.
+
+    Args:
+        run: The run's folder.
+        all_heads: Whether the model keeps the heads that the preset has not, and that were learned
+            to help the others.
+    """
     training = json.loads((run / "train.json").read_text())
-    return training, keras.models.load_model(run / "model.keras", compile=False)
+    model = keras.models.load_model(run / "model.keras", compile=False)
+    if not all_heads:
+        heads = PRESETS[training["preset"]].architecture["heads"]
+        model = keras.Model(model.input, {name: model.output[name] for name in heads})
+    return training, model
 
 
 def training_stages(training: dict) -> list[dict]:

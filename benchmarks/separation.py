@@ -1,11 +1,11 @@
 """Which maps separate touching nuclei best? A trial on validation images of unseen fields.
 
-    python -m benchmarks.presets --preset nuclei_base --split grouped --all_heads
-    python -m benchmarks.separation runs/nuclei_base-grouped-all_heads
+    python -m benchmarks.presets --preset nuclei_base --split grouped
+    python -m benchmarks.separation runs/nuclei_base-grouped
 
-One network has learned all maps at once (other runs have learned fewer, and can be asked for fewer
-`--methods`); each method makes label maps of some of them, with the settings that score best on the
-validation part of the run's split. Writes `separation.json` into the run's folder.
+One network has learned all maps at once (where it was trained on, fewer, and it can be asked for
+fewer `--methods`); each method makes label maps of some of them, with the settings that score best
+on the validation part of the run's split. Writes `separation.json` into the run's folder.
 """
 
 import dataclasses
@@ -118,14 +118,14 @@ def main(argv: list[str] | None = None) -> Path:
     parser = runs.trial_arguments(__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     args = parser.parse_args(argv)
-    training, model = runs.load(args.run)
+    training, model = runs.load(args.run, all_heads=True)
     heads = set(model.output)
     lacking = {head for method in args.methods for head in METHODS[method].heads} - heads
     if lacking:
         possible = [name for name, each in METHODS.items() if set(each.heads) <= heads]
         parser.error(
-            f"{args.run} has no heads {sorted(lacking)}. Pass a run of benchmarks.presets "
-            f"--all_heads, or --methods of: {', '.join(map(repr, possible))}"
+            f"{args.run} has no heads {sorted(lacking)}. Pass a run from ImageNet weights, or "
+            f"--methods of: {', '.join(map(repr, possible))}"
         )
     rows = nuclei.validation_rows_of(training, args.data_dir)
     scales, maps = [], []

@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         help="files, folders (without those inside them) or patterns such as 'day1/*.tif'",
     )
-    add("--output", type=Path, required=True, metavar="FOLDER", help="for the results")
+    add("--output", type=_folder, required=True, metavar="FOLDER", help="for the results")
     add("--model", default="nuclei_base", help="name or .keras file (default: %(default)s)")
     size = segment.add_mutually_exclusive_group()
     size.add_argument(
@@ -127,6 +127,10 @@ def _number(text: str, kind: Callable[[str], Number]) -> Number:
     except ValueError:
         wanted = "a whole number" if kind is int else "a number"
         raise argparse.ArgumentTypeError(f"must be {wanted}; got {text!r}") from None
+
+
+def _folder(text: str) -> Path:
+    return Path(text).expanduser()  # after an =, shells leave ~ as it is
 
 
 def _positive(text: str) -> float:
@@ -304,6 +308,7 @@ def _segment_one(
     """Segment one file, write its results, and return a line that sums them up."""
     import pandas as pd
 
+    before = job.identity()
     pages = read_pages(job.source)
     views = [_nuclear_channel(page, arguments.channel) for page in pages]
     label_maps = [np.asarray(segmenter(view)) for view in views]
@@ -323,6 +328,8 @@ def _segment_one(
     names = output_names(job.name, len(pages))
     names = {key: files for key, files in names.items() if key in arguments.formats}
     outputs = [name for files in names.values() for name in files]
+    if job.identity() != before:
+        raise ValueError("it changed while it was segmented: run the same command once more")
     folder.start(job, outputs)
     _write(folder.path, names, views, label_maps, tables)
     rows = {"nuclei": table, "images": pd.DataFrame(counts)}
@@ -416,5 +423,7 @@ def _list_models() -> int:
 
 
 def _say(text: str, file: TextIO | None = None) -> None:
+    file = file or sys.stdout
+    encoding = file.encoding or "utf-8"  # on Windows not UTF-8, where it is redirected
     # Keeps the progress bar in one piece, which print would not.
-    tqdm.write(text, file=file or sys.stdout)
+    tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding), file=file)

@@ -39,7 +39,8 @@ def read_image(path: FilePath) -> np.ndarray:
     Returns:
         `(H, W)` or `(H, W, C)` in the dtype of the file: 1 bit becomes bool, 16 bits stay 16.
         Palettes are resolved to colours, an alpha channel is dropped, the orientation that a
-        camera noted is applied, and channels come last wherever the file has them.
+        camera noted is applied (not in TIFF, nor in colour PNG of 16 bits), and channels come last
+        wherever the file has them.
 
     Raises:
         OSError: If the file can't be opened.
@@ -290,15 +291,41 @@ def _read_tiff(file: BinaryIO) -> list[np.ndarray]:
             series = series[:1]
         # What is marked as a smaller copy of another page is no page of its own.
         series = [one for one in series if not one.keyframe.is_reduced] or series
-        return [page for one in series for page in _read_series(one, tiff.is_imagej)]
+        if all(one.kind == "generic" for one in series):  # grouped by shape: back in their order
+            pages = sorted(
+                (page for one in series for page in one.pages), key=lambda page: page.index
+            )
+            planes = [(page.asarray(), page.axes, page) for page in pages]
+        else:
+            planes = [plane for one in series for plane in _planes(one, tiff)]
+        return [image for plane in planes for image in _read_planes(*plane, tiff.is_imagej)]
 
 
-def _read_series(series: Any, is_imagej: bool) -> list[np.ndarray]:
-    array, axes, page = series.asarray(), series.axes, series.keyframe
-    if page.photometric.name in _OTHER_COLOURS:
+def _planes(series: Any, tiff: Any) -> list[tuple[np.ndarray, str, Any]]:
+    """Pixels, axes and page of a series; of one that is not all in this file, of what is there.
+
+    OME's metadata name planes in other files, and those that an acquisition was to have. Read as a
+    whole, what is missing would be black.
+    """
+    pages = list(series.pages) if series.kind == "ome" else []
+    own = [page for page in pages if page is not None and page.parent is tiff]
+    if len(own) == len(pages):
+        return [(series.asarray(), series.axes, series.keyframe)]
+    if None in pages and dict(zip(series.axes, series.shape, strict=True)).get("C", 1) > 1:
         raise ValueError(
-            f"its colours are {page.photometric.name}, and RGB or grey is expected: convert it"
+            f"its metadata tell of {len(pages)} planes in several channels, and it holds "
+            f"{len(own)}: save it anew, each channel whole"
         )
+    return [(page.asarray(), page.keyframe.axes, page.keyframe) for page in own]
+
+
+def _read_planes(array: np.ndarray, axes: str, page: Any, is_imagej: bool) -> list[np.ndarray]:
+    photometric = page.photometric.name
+    # Only where JPEG compresses them does tifffile make RGB of them.
+    if photometric in _OTHER_COLOURS or (
+        photometric == "YCBCR" and "JP" not in page.compression.name
+    ):
+        raise ValueError(f"its colours are {photometric}, and RGB or grey is expected: convert it")
     # ImageJ's palette is how to show intensities; elsewhere it says which colours are meant.
     if page.colormap is not None and not is_imagej:
         array, axes = np.moveaxis(page.colormap[:, array], 0, -1), axes + "S"

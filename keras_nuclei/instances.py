@@ -43,7 +43,8 @@ def label_nuclei(
         int32 `(H, W)`: 0 background, 1..n the nuclei.
 
     Raises:
-        ValueError: If the maps are not of one shape `(H, W)`, or not in 0..1.
+        ValueError: If the maps are not of one shape `(H, W)`, or not in 0..1, or `smoothing` is
+            below 0.
 
     Example:
         >>> import numpy as np
@@ -63,6 +64,8 @@ def label_nuclei(
             "foreground and distance must have one shape; got "
             f"{foreground.shape} and {distance.shape}."
         )
+    if smoothing < 0:
+        raise ValueError(f"smoothing must be 0 or above; got {smoothing}.")
     inside = foreground > threshold
     if smoothing:
         distance = _smooth(distance, smoothing)

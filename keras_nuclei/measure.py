@@ -84,8 +84,8 @@ def measure(
 
     Raises:
         TypeError: If the label map does not hold integers, or the image no real numbers.
-        ValueError: If shapes don't fit, a label is negative, `pixel_size` is not above 0, or a
-            property is unknown.
+        ValueError: If shapes don't fit, a label is negative, there are no pixels, `pixel_size` is
+            not above 0, or a property is unknown.
 
     Example:
         >>> import numpy as np
@@ -105,6 +105,8 @@ def measure(
     unknown = [name for name in properties if name not in _SHAPE_PROPERTIES]
     if unknown:
         raise ValueError(f"Unknown properties {unknown}; there are {list(SHAPE_PROPERTIES)}.")
+    if label_map.size == 0:
+        raise ValueError(f"A label map must have pixels; got the shape {label_map.shape}.")
     if image is not None:
         image = _checked_image(image, label_map)
     labels, compact = _compact(label_map)

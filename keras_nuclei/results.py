@@ -146,8 +146,12 @@ class ResultFolder:
 
         Args:
             job: The image.
-            outputs: Names of the files in the folder that will be written.
+            outputs: Names of the files in the folder that will be written. What else was written of
+                it before, as of pages that it no longer has, is deleted.
         """
+        record = _read_json(self._record_file(job.name)) or {}
+        for name in set(record.get("outputs", ())) - set(outputs):
+            (self.path / Path(name).name).unlink(missing_ok=True)
         self._write_record(job, outputs, complete=False)
 
     def finish(self, job: Job, outputs: list[str], tables: dict[str, str]) -> None:
@@ -257,11 +261,7 @@ class ResultFolder:
 
     def _refuse_other_settings(self) -> None:
         earlier = _read_json(self._settings_file)
-        if earlier is None:
-            for path in map(self._joined_table, TABLES):
-                if path.exists() and "csv" in self.settings.get("formats", ()):
-                    raise ValueError(f"{path} is there already. {_REMEDY}")
-        elif earlier != self.settings and self._holds_results():
+        if earlier is not None and earlier != self.settings and self._holds_results():
             different = [
                 f"{key}: {earlier.get(key)}, now {self.settings.get(key)}"
                 for key in sorted(earlier.keys() | self.settings.keys())
@@ -271,6 +271,10 @@ class ResultFolder:
                 f"The folder {self.path} holds results of other settings ({'; '.join(different)}). "
                 f"{_ALL_REMEDY}"
             )
+        written = (earlier or {}).get("formats", ())
+        for path in map(self._joined_table, TABLES):
+            if path.exists() and "csv" in self.settings.get("formats", ()) and "csv" not in written:
+                raise ValueError(f"{path} is there already. {_REMEDY}")
 
     def _refuse_other_files(self, job: Job, pages: list[Path]) -> None:
         if _read_json(self._record_file(job.name)) is not None:

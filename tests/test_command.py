@@ -667,6 +667,68 @@ def test_options_reach_the_segmenter(folder):
     assert seen == [(1.5, 4, 160)]
 
 
+def test_a_table_of_the_users_own_stays(folder, capsys):
+    Path("out").mkdir()
+    Path("out/nuclei.csv").write_text("mine")
+    Path("images/a.tif").write_bytes(b"no image")
+    # What led to no result leaves settings, but no right to the name of a table.
+    assert run("images/a.tif", "--output", "out", "--formats", "tiff") == 1
+    tifffile.imwrite("images/a.tif", squares(2))
+    assert "nuclei.csv is there already" in refuse(capsys, "images/a.tif", "--output", "out")
+    assert Path("out/nuclei.csv").read_text() == "mine"
+
+
+def test_overlays_of_pages_that_are_gone_go_too(folder):
+    tifffile.imwrite("images/a.tif", np.stack([squares(2)] * 3), photometric="minisblack")
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command.ResultFolder, "finish", interrupt)
+        assert run("images/a.tif", "--output", "out") == 130
+    assert len(list(Path("out").glob("*_page*_overlay.png"))) == 3
+    tifffile.imwrite("images/a.tif", squares(2))
+    assert run("images/a.tif", "--output", "out") == 0
+    assert visible("out") == OUTPUTS
+
+
+def test_an_image_that_changes_while_it_is_segmented_fails(folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(2))
+
+    def load(arguments):
+        segment = load_threshold(arguments)
+
+        def change(image):
+            tifffile.imwrite("images/a.tif", squares(4))
+            return segment(image)
+
+        return change
+
+    assert run("images/a.tif", "--output", "out", load_segmenter=load) == 1
+    assert "it changed while it was segmented" in capsys.readouterr().err
+    assert run("images/a.tif", "--output", "out") == 0
+    assert rows_by_image() == {"a": 4}
+
+
+def test_what_the_terminal_cannot_write_is_spelled_out(folder, monkeypatch):
+    tifffile.imwrite("images/\u7d30.tif", squares(2))
+    with (folder / "printed.txt").open("w", encoding="cp1252") as printed:
+        monkeypatch.setattr(sys, "stdout", printed)
+        assert run("images", "--output", "\u51fa") == 0
+    text = (folder / "printed.txt").read_text(encoding="cp1252")
+    assert "\\u7d30.tif: 2 nuclei" in text
+    assert Path("\u51fa/images.csv").exists()
+
+
+def test_home_is_found_in_the_name_of_the_output(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("USERPROFILE", str(folder))
+    tifffile.imwrite("images/a.tif", squares(2))
+    assert run("images/a.tif", "--output=~/out") == 0
+    assert visible("out") == OUTPUTS
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit, match="0"):
         command.main(["--version"])

@@ -470,3 +470,59 @@ def test_percentiles_out_of_order(percentiles):
 def test_limits_out_of_order(limits):
     with pytest.raises(ValueError, match="lower one first"):
         normalize(GREY8, limits=limits)
+
+
+def test_an_ome_tiff_of_several_files_is_read_as_the_planes_of_its_own(tmp_path):
+    pages = [np.full((4, 5), value, "uint8") for value in (10, 20)]
+    names = ["t0.ome.tif", "t1.ome.tif"]
+    planes = "".join(
+        f'<TiffData FirstT="{number}" PlaneCount="1"><UUID FileName="{name}">urn:uuid:{number}'
+        "</UUID></TiffData>"
+        for number, name in enumerate(names)
+    )
+    for number, name in enumerate(names):
+        write_ome(tmp_path / name, [pages[number]], 2, planes, uuid=number)
+    for name, page in zip(names, pages, strict=True):
+        np.testing.assert_array_equal(read_image(tmp_path / name), page)
+    (tmp_path / "t0.ome.tif").unlink()  # nor is what is gone read as black
+    np.testing.assert_array_equal(read_image(tmp_path / "t1.ome.tif"), pages[1])
+
+
+def test_planes_that_an_acquisition_did_not_come_to_are_no_pages(tmp_path):
+    pages = [np.full((4, 5), value, "uint8") for value in (10, 20)]
+    write_ome(tmp_path / "a.ome.tif", pages, 5, '<TiffData IFD="0" PlaneCount="2"/>')
+    np.testing.assert_array_equal(read_pages(tmp_path / "a.ome.tif"), pages)
+    write_ome(tmp_path / "c.ome.tif", pages, 1, '<TiffData IFD="0" PlaneCount="2"/>', channels=3)
+    with pytest.raises(ValueError, match=r"3 planes in several channels, and it holds 2"):
+        read_pages(tmp_path / "c.ome.tif")
+
+
+def write_ome(path, pages, times, planes, channels=1, uuid=0):
+    ome = (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+        f'UUID="urn:uuid:{uuid}"><Image ID="Image:0"><Pixels ID="Pixels:0" Type="uint8" '
+        f'DimensionOrder="XYCZT" SizeX="5" SizeY="4" SizeZ="1" SizeC="{channels}" '
+        f'SizeT="{times}">{planes}</Pixels></Image></OME>'
+    )
+    with tifffile.TiffWriter(path) as tiff:
+        for number, page in enumerate(pages):
+            description = ome if number == 0 else None
+            tiff.write(page, description=description, metadata=None, contiguous=False)
+
+
+def test_pages_of_several_shapes_keep_their_order(tmp_path):
+    pages = [np.full((4, width), width, "uint8") for width in (5, 7, 5, 6)]
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for page in pages:
+            tiff.write(page, metadata=None)
+    for found, page in zip(read_pages(tmp_path / "a.tif"), pages, strict=True):
+        np.testing.assert_array_equal(found, page)
+
+
+def test_brightness_and_colour_differences_are_taken_for_rgb_nowhere(tmp_path):
+    red = Image.new("RGB", (16, 16), (200, 0, 0))
+    red.convert("YCbCr").save(tmp_path / "plain.tif")
+    with pytest.raises(ValueError, match=r"its colours are YCBCR"):
+        read_image(tmp_path / "plain.tif")
+    red.save(tmp_path / "jpeg.tif", compression="jpeg")
+    assert np.abs(read_image(tmp_path / "jpeg.tif")[0, 0] - [200.0, 0, 0]).max() < 5

@@ -421,7 +421,9 @@ def test_plain_crops_look_as_the_image_does():
     row = nuclei.NucleiImage("0", image, TWO_TOUCHING, "fluorescence", 0, 40.0)
 
     def plain(share):
-        recipe = presets.Recipe(epochs=1, crop_size=32, steps_per_epoch=20, plain=share)
+        recipe = presets.Recipe(
+            epochs=1, crop_size=32, steps_per_epoch=20, plain=share, plain_at_first=share
+        )
         crops = presets.Crops([row], np.ones(1), recipe, epoch=0, seed=0)
         images = [crops[index][0] for index in range(len(crops))]
         return np.mean([np.isin(each, (30, 200)).all() for each in np.concatenate(images)])
@@ -454,21 +456,39 @@ def test_splits_keep_what_they_hold_back():
     assert nuclei.training_ids(rows, "stardist_unseen") == unseen
 
 
+def test_plain_crops_become_more_from_epoch_to_epoch():
+    recipe = presets.Recipe(epochs=5, plain_at_first=0.2, plain=0.6)
+    assert [recipe.plain_in(epoch) for epoch in range(5)] == pytest.approx(
+        [0.2, 0.3, 0.4, 0.5, 0.6]
+    )
+    assert presets.Recipe(epochs=1, plain_at_first=0.2, plain=0.6).plain_in(0) == 0.2
+
+
 def test_a_split_of_fluorescence_alone_takes_its_share_of_the_epochs():
     whole = presets.recipe_of("nuclei_base", "random")
     assert whole == presets.RECIPES["nuclei_base"]
     part = presets.recipe_of("nuclei_base", "stardist")
-    assert part == dataclasses.replace(whole, epochs=41)  # 0.58 of 70
+    assert part == dataclasses.replace(whole, epochs=52)  # 0.58 of 90
     further = presets.recipe_of("nuclei_base", "stardist", further=True)
-    assert further == dataclasses.replace(whole, epochs=26, learning_rate=1e-3)  # 0.58 of 45
+    assert (further.epochs, further.learning_rate) == (26, 1e-3)  # 0.58 of 45
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_recipe_learns_the_heads_of_its_preset_or_all(preset):
-    recipe = presets.recipe_of(preset, "random")
-    assert recipe.heads == tuple(PRESETS[preset].architecture["heads"])
-    every = presets.recipe_of(preset, "random", all_heads=True)
-    assert every == dataclasses.replace(recipe, heads=tuple(targets.CHANNELS))
+def test_other_heads_than_the_presets_help_to_learn_at_first(preset):
+    assert presets.recipe_of(preset, "random").heads == tuple(targets.CHANNELS)
+    further = presets.recipe_of(preset, "random", further=True)
+    assert further.heads == tuple(PRESETS[preset].architecture["heads"])
+
+
+def test_the_foreground_is_learned_by_what_the_recipe_says():
+    recipe = presets.Recipe(epochs=1, foreground_weight=3.0)
+    model = presets.build("nuclei_base", recipe)
+    outputs = {name: np.full((1, 8, 8, n), 0.5, "f") for name, n in targets.CHANNELS.items()}
+    true = {**outputs, "foreground": np.zeros((1, 8, 8, 1), "f")}
+    # By hand: the cross-entropy of 0.5 is log 2 whatever is true; there are five heads, of which
+    # one weighs 3.
+    loss = model.compute_loss(y=true, y_pred=outputs)
+    assert float(loss) == pytest.approx(7 * np.log(2), rel=1e-5)
 
 
 @pytest.fixture
@@ -484,7 +504,7 @@ def train(output, *more):
 
 
 def test_a_run_is_resumed_scored_and_packaged(tiny, tmp_path, monkeypatch, capsys):
-    run = train(tmp_path / "whole", "--all_heads")
+    run = train(tmp_path / "whole")
 
     class PowerCutError(Exception):
         pass
@@ -498,8 +518,8 @@ def test_a_run_is_resumed_scored_and_packaged(tiny, tmp_path, monkeypatch, capsy
 
     monkeypatch.setattr(runs, "checkpoint", cut)
     with pytest.raises(PowerCutError):
-        train(tmp_path / "cut", "--all_heads")
-    resumed = train(tmp_path / "cut", "--all_heads")
+        train(tmp_path / "cut")
+    resumed = train(tmp_path / "cut")
     histories = [
         json.loads((each / "train.json").read_text())["history"] for each in (run, resumed)
     ]
@@ -507,7 +527,7 @@ def test_a_run_is_resumed_scored_and_packaged(tiny, tmp_path, monkeypatch, capsy
     losses = [[each["loss"] for each in history] for history in histories]
     np.testing.assert_allclose(*losses, rtol=1e-4)
     assert "is trained already" not in capsys.readouterr().out
-    train(tmp_path / "cut", "--all_heads")
+    train(tmp_path / "cut")
     assert "is trained already" in capsys.readouterr().out
 
     result = json.loads(evaluate_presets.main([str(run)]).read_text())
@@ -531,7 +551,7 @@ def test_a_run_is_resumed_scored_and_packaged(tiny, tmp_path, monkeypatch, capsy
     assert [each["dice"] for each in by_views] == [1, 0]
     assert [each["dsb_per_image"] for each in by_views] == [1, 0]
     settings = json.loads((run / "train.json").read_text())
-    assert settings["command"].endswith("--split all --all_heads")
+    assert settings["command"].endswith("--split all")
     (run / "train.json").write_text(json.dumps({**settings, "split": "random"}))
     trials = json.loads(diameters.main([str(run)]).read_text())["trials"]
     assert [trial["margin"] for trial in trials] == list(diameters.MARGINS)
@@ -592,7 +612,7 @@ def test_packaged_weights_are_trained_on(tiny, tmp_path, monkeypatch):
 
 
 def test_a_run_is_trained_on_by_one_of_the_same_split_alone(tiny, tmp_path, monkeypatch, capsys):
-    first = train(tmp_path / "first", "--split", "random", "--all_heads")
+    first = train(tmp_path / "first", "--split", "random")
     started, crops, drawn = watch_adoption(monkeypatch), presets.Crops, []
     monkeypatch.setattr(presets, "Crops", lambda *scene: drawn.append(scene[-1]) or crops(*scene))
     run = train(tmp_path, "--split", "random", "--from_run", str(first))
@@ -606,9 +626,7 @@ def test_a_run_is_trained_on_by_one_of_the_same_split_alone(tiny, tmp_path, monk
     assert set(model.output) == set(PRESETS["nuclei_base"].architecture["heads"])
     settings = json.loads((run / "train.json").read_text())
     assert settings["recipe"]["learning_rate"] == presets.FURTHER_LEARNING_RATE
-    assert settings["command"].endswith(
-        "--from_run runs/first/nuclei_base-random-all_heads-synthetic"
-    )
+    assert settings["command"].endswith("--from_run runs/first/nuclei_base-random-synthetic")
     history = json.loads((first / "train.json").read_text())["history"]
     assert settings["continues"]["history"] == history
     # Nor does it draw the crops anew that the run has seen.
@@ -616,7 +634,8 @@ def test_a_run_is_trained_on_by_one_of_the_same_split_alone(tiny, tmp_path, monk
     assert (json.loads((first / "train.json").read_text())["seed"], settings["seed"]) == (0, 1)
     later = model_cards.later(runs.training_stages(settings))
     assert "From the start: 25% of the crops were crowded" in later
-    assert "From the start: 40% of the crops were not changed" in later
+    assert "From the start: 0% at first and 80% at last of the crops were not changed" in later
+    assert "After 4 steps: of the crops, 40% at first and 80% at last were not changed." in later
     assert "After 4 steps: what was learned were the heads `foreground`, `distance`." in later
     assert "After 4 steps: the learning rate was up to 0.001." in later
 
@@ -631,7 +650,7 @@ def test_a_run_is_trained_on_by_one_of_the_same_split_alone(tiny, tmp_path, monk
     assert (run / "model.keras").exists()
     with pytest.raises(SystemExit):
         separation.main([str(run), "--methods", "distance", "flow"])
-    assert "has no heads ['flow']. Pass a run of benchmarks.presets --all_heads, or " in (
+    assert "has no heads ['flow']. Pass a run from ImageNet weights, or " in (
         error := capsys.readouterr().err
     )
     assert error.endswith("--methods of: 'foreground alone', 'distance'\n")
