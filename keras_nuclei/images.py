@@ -284,7 +284,7 @@ def _read_tiff(file: BinaryIO) -> list[np.ndarray]:
     import tifffile
 
     with tifffile.TiffFile(file) as tiff:
-        series = tiff.series
+        series: list[Any] = list(tiff.series)
         if not series:
             raise ValueError("the file holds no image")
         if series[0].kind in _SLIDE_KINDS:
