@@ -18,7 +18,7 @@ from keras_nuclei.measure import measure, overlay
 from keras_nuclei.presets import PRESETS
 from keras_nuclei.results import TABLES, ResultFolder
 from keras_nuclei.runtimes import fastest
-from keras_nuclei.segmentation import LARGEST_WHOLE, VIEWS, segment
+from keras_nuclei.segmentation import LARGEST_WHOLE, THRESHOLD, VIEWS, segment
 
 if TYPE_CHECKING:
     import pandas
@@ -96,6 +96,13 @@ def _parser() -> argparse.ArgumentParser:
         "--diameter", type=_positive, help="of a typical nucleus, in pixels (default: estimated)"
     )
     size.add_argument("--scale", type=_positive, help="times larger that the model sees the image")
+    add(
+        "--threshold",
+        type=_probability,
+        default=THRESHOLD,
+        help="lower for wider nuclei and more of the dim ones, higher for the contrary; between 0 "
+        "and 1 (default: %(default)s)",
+    )
     add("--channel", type=_index, help="the nuclear stain of several channels, counted from 0")
     add("--pixel-size", type=_positive, help="in micrometres, for areas in square micrometres")
     add(
@@ -137,6 +144,13 @@ def _positive(text: str) -> float:
     number = _number(text, float)
     if not (math.isfinite(number) and number > 0):
         raise argparse.ArgumentTypeError(f"must be a number above 0; got {text}")
+    return number
+
+
+def _probability(text: str) -> float:
+    number = _number(text, float)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"must be a number between 0 and 1; got {text}")
     return number
 
 
@@ -250,7 +264,7 @@ def _load_segmenter(arguments: argparse.Namespace) -> Callable:
         model = keras.saving.load_model(arguments.model, compile=False)
     else:
         model = fastest(arguments.model)
-    names = ("diameter", "scale", "tile_size", "augmentations")
+    names = ("diameter", "scale", "threshold", "tile_size", "augmentations")
     options = {name: getattr(arguments, name) for name in names}
 
     def segment_one(image: np.ndarray) -> np.ndarray:

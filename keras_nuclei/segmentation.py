@@ -49,7 +49,8 @@ CLEAR = 0.6
 validation images that `benchmarks/diameters.py` makes all are clearer; specks of noise are not."""
 
 THRESHOLD, SEED_THRESHOLDS, SMOOTHING = 0.55, (0.5,), 1.5
-"""How nuclei are made of maps (see `label_maps`); chosen by `benchmarks/separation.py`."""
+"""How nuclei are made of maps (see `label_maps`) if nobody says otherwise; chosen by
+`benchmarks/separation.py`."""
 
 VIEWS = {
     1: (1, (1.0,)),
@@ -71,6 +72,7 @@ def segment(
     *,
     diameter: float | None = None,
     scale: float | None = None,
+    threshold: float = THRESHOLD,
     augmentations: int = 1,
     tile_size: int = 512,
     progress: bool = False,
@@ -95,6 +97,9 @@ def segment(
             those that the models know (see `model_scale`) are brought to that size on the way.
         scale: In place of `diameter`: how many times larger the model sees the image, 1/64 to 8.
             Where neither is given, the diameter is estimated (see `estimate_diameter`).
+        threshold: Pixels that the model thinks more probable to lie in a nucleus than this do,
+            between 0 and 1. Lower it where nuclei are drawn too narrow, or dim ones are missed;
+            raise it where they are drawn too wide, or what is none is taken for one.
         augmentations: Number of copies of the image that the model sees, and whose maps are
             averaged: 1, 4 or 8 flips and turns, 3 sizes, or 12, which is 4 flips in 3 sizes.
             More take about that many times as long and are a little better.
@@ -124,6 +129,7 @@ def segment(
         model = _preset(model)
     image = _as_image(image)
     _require_scale(diameter, scale)
+    _require_threshold(threshold)
     _require_tile_size(tile_size)
     _require_augmentations(augmentations)
     if out is not None:
@@ -134,7 +140,8 @@ def segment(
         if diameter is None:
             diameter, seen = _estimate(image, model, limits, tile_size)
         scale = model_scale(diameter)
-        if seen is not None and scale == 1 and augmentations == 1 and out is None:
+        as_estimated = scale == augmentations == 1 and threshold == THRESHOLD and out is None
+        if seen is not None and as_estimated:
             return seen  # the estimate has labelled it all
 
     def label(tile: np.ndarray, progress: bool = False) -> np.ndarray:
@@ -146,7 +153,7 @@ def segment(
             tile_size=tile_size,
             progress=progress,
         )
-        return label_maps(maps, scale=scale)
+        return label_maps(maps, scale=scale, threshold=threshold)
 
     if image.shape[0] * image.shape[1] <= LARGEST_WHOLE**2 and out is None:
         return label(np.asarray(image), progress)
@@ -417,6 +424,11 @@ def _require_scale(diameter: float | None, scale: float | None) -> None:
             f"diameter must be at most {LARGEST_DIAMETER / SMALLEST_SCALE:.0f} pixels; got "
             f"{diameter}. Make the image smaller first."
         )
+
+
+def _require_threshold(threshold: float) -> None:
+    if not 0 < threshold < 1:  # nor is NaN
+        raise ValueError(f"threshold must be between 0 and 1; got {threshold}.")
 
 
 def _require_augmentations(augmentations: int) -> None:

@@ -632,6 +632,8 @@ def test_names_that_clash_all_the_same():
         (["*.nd2"], "nor a pattern that any match"),
         (["images/a.tif", "--diameter", "0"], "above 0"),
         (["images/a.tif", "--diameter", "nan"], "above 0"),
+        (["images/a.tif", "--threshold", "1"], "a number between 0 and 1; got 1"),
+        (["images/a.tif", "--threshold", "nan"], "a number between 0 and 1; got nan"),
         (["images/a.tif", "--diameter", "5", "--scale", "2"], "not allowed with"),
         (["images/a.tif", "--formats", "tiff,xml"], "tiff,png,geojson,roi,csv"),
         (
@@ -659,12 +661,13 @@ def test_options_reach_the_segmenter(folder):
     seen = []
 
     def load(arguments):
-        seen.append((arguments.scale, arguments.augmentations, arguments.tile_size))
+        names = ("scale", "threshold", "augmentations", "tile_size")
+        seen.append(tuple(getattr(arguments, name) for name in names))
         return load_threshold(arguments)
 
-    options = ["--scale", "1.5", "--augmentations", "4", "--tile-size", "160"]
+    options = ["--scale", "1.5", "--threshold", "0.4", "--augmentations", "4", "--tile-size", "160"]
     assert run("images", "--output", "out", *options, load_segmenter=load) == 0
-    assert seen == [(1.5, 4, 160)]
+    assert seen == [(1.5, 0.4, 4, 160)]
 
 
 def test_a_table_of_the_users_own_stays(folder, capsys):
@@ -776,8 +779,8 @@ def test_with_a_model_of_your_own(folder):
     model = keras_nuclei.unet(heads=heads, encoder_depth=2, decoder_filters=(8, 8))
     model.save("own.keras")
     tifffile.imwrite("images/a.tif", squares(3))
-    options = ["--model", "own.keras", "--tile-size", 128, "--scale", 1]
+    options = ["--model", "own.keras", "--tile-size", 128, "--scale", 1, "--threshold", 0.45]
     assert run("images", "--output", "out", *options, load_segmenter=None) == 0
     assert visible("out") == OUTPUTS
-    expected = keras_nuclei.segment(squares(3), model, scale=1)
+    expected = keras_nuclei.segment(squares(3), model, scale=1, threshold=0.45)
     np.testing.assert_array_equal(tifffile.imread("out/a_labels.tif"), expected)

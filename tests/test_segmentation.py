@@ -71,6 +71,33 @@ def test_the_discs_found_are_the_discs_drawn(model):
     assert match.iou.min() > 0.75
 
 
+@pytest.mark.parametrize("threshold", [0.3, 0.7])
+def test_what_is_above_the_threshold_is_nucleus(threshold):
+    # A ramp of probability down a square: at a threshold t its rows above t are left.
+    def model(batch):
+        inside = np.zeros((*np.shape(batch)[:3], 1), "float32")
+        inside[:, 100:200, 100:200] = np.linspace(1, 0.01, 100)[:, None, None]
+        return {"foreground": inside, "distance": np.minimum(1, 2 * inside)}
+
+    label_map = keras_nuclei.segment(
+        np.zeros((256, 256)), model, scale=1, threshold=threshold, tile_size=256
+    )
+    rows = np.flatnonzero((label_map == 1).any(axis=1))
+    expected = np.flatnonzero(np.linspace(1, 0.01, 100) > threshold) + 100
+    assert label_map.max() == 1
+    np.testing.assert_array_equal(rows, expected)
+
+
+def test_a_threshold_of_ones_own_leaves_the_estimate_of_the_size_alone(model):
+    picture, _ = discs()
+    scale = segmentation.model_scale(segmentation.estimate_diameter(picture, model))
+    narrow = keras_nuclei.segment(picture, model, threshold=0.9)
+    np.testing.assert_array_equal(
+        narrow, keras_nuclei.segment(picture, model, scale=scale, threshold=0.9)
+    )
+    assert (narrow > 0).sum() < (keras_nuclei.segment(picture, model) > 0).sum()
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (7, 3), (33, 65)])
 @pytest.mark.parametrize("value", [0, 255])
 def test_tiny_and_constant_images_hold_no_nuclei(model, size, value):
@@ -249,6 +276,8 @@ def test_model_scale_by_hand(diameter, scale):
         (np.zeros((4, 4, 7)), {}, r"got \(4, 4, 7\)"),
         (np.zeros((0, 4)), {}, r"at least one pixel; got \(0, 4\)"),
         (np.zeros(5_000_000), {}, r"\(H, W\) or \(H, W, C\).*got \(5000000,\)"),
+        (np.zeros((4, 4)), {"threshold": 1}, "threshold must be between 0 and 1; got 1"),
+        (np.zeros((4, 4)), {"threshold": float("nan")}, "threshold .* got nan"),
         (np.zeros((4, 4)), {"augmentations": 2}, "augmentations must be 1, 3, 4, 8 or 12; got 2"),
         (np.zeros((4, 4)), {"tile_size": 64}, "multiple of 32, at least 128; got 64"),
     ],
