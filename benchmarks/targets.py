@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 from scipy import ndimage
+from skimage.segmentation import find_boundaries
+
+from keras_nuclei import instances
 
 CHANNELS = {"foreground": 1, "boundary": 1, "distance": 1, "centre": 1, "flow": 2}
 """Maps that can be learned, and the channels of each. All values are in 0..1."""
@@ -23,33 +25,17 @@ def draw(label_map: np.ndarray, names: tuple[str, ...]) -> dict[str, np.ndarray]
     present = np.bincount(label_map.ravel(), minlength=1) > 0
     present[0] = False
     label_map = np.cumsum(present)[label_map] * (label_map > 0)  # 0..n without gaps
-    drawers = {
-        "foreground": foreground,
-        "boundary": boundary,
-        "distance": distance,
-        "centre": centre,
-        "flow": flow,
-    }
-    return {name: drawers[name](label_map).astype(np.float32) for name in names}
-
-
-def foreground(label_map: np.ndarray) -> np.ndarray:
-    """1 inside nuclei."""
-    return (label_map > 0)[..., None]
+    maps = {}
+    if {"foreground", "distance"} & set(names):
+        maps |= instances.draw_maps(label_map)
+    drawers = {"boundary": boundary, "centre": centre, "flow": flow}
+    maps |= {name: drawers[name](label_map).astype(np.float32) for name in names if name in drawers}
+    return {name: maps[name] for name in names}
 
 
 def boundary(label_map: np.ndarray) -> np.ndarray:
     """1 on the pixels of nuclei that have something else above, below, left or right."""
-    return rim(label_map)[..., None]
-
-
-def distance(label_map: np.ndarray) -> np.ndarray:
-    """Distance to the nucleus's rim as a share of that of its innermost pixel; 0 outside."""
-    inside = (label_map > 0) & ~rim(label_map)
-    depth = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 5) + 1
-    deepest = np.ones(label_map.max() + 1)
-    np.maximum.at(deepest, label_map.ravel(), depth.ravel())  # ndimage.maximum sorts all pixels
-    return (depth * (label_map > 0) / deepest[label_map])[..., None]
+    return find_boundaries(label_map, connectivity=1, mode="inner")[..., None]
 
 
 def centre(label_map: np.ndarray) -> np.ndarray:
@@ -65,17 +51,6 @@ def flow(label_map: np.ndarray) -> np.ndarray:
     length = np.maximum(np.hypot(down, right), 1)
     flow = np.stack([down / length, right / length], axis=-1)
     return 0.5 + 0.5 * flow * (label_map > 0)[..., None]
-
-
-def rim(label_map: np.ndarray) -> np.ndarray:
-    """Pixels of nuclei of which one of the four neighbours belongs to something else."""
-    rim = np.zeros(label_map.shape, bool)
-    for axis in (0, 1):
-        differs = np.diff(label_map, axis=axis) != 0
-        ends = ((0, 1), (0, 0)) if axis == 0 else ((0, 0), (0, 1))
-        starts = tuple(pair[::-1] for pair in ends)
-        rim |= np.pad(differs, ends) | np.pad(differs, starts)
-    return rim & (label_map > 0)
 
 
 def to_centroid(label_map: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,10 +1,16 @@
-"""From the maps that a network draws to a label map: nuclei that touch become separate."""
+"""From the maps that a network draws to a label map: nuclei that touch become separate.
+
+And from a label map to the maps that a network is to learn to draw.
+"""
 
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from scipy import ndimage
+
+from keras_nuclei.typing import ArrayLike
+from keras_nuclei.validation import as_label_map
 
 
 def label_nuclei(
@@ -78,6 +84,60 @@ def label_nuclei(
     depth = np.round(distance * -1000).astype(np.int16)
     label_map = watershed(depth, seeds, connectivity=2, mask=inside)
     return _renumber(label_map, min_area)
+
+
+def draw_maps(label_map: ArrayLike) -> dict[str, np.ndarray]:
+    """Draw the maps that `label_nuclei` makes nuclei of: what a model learns to draw.
+
+    The foreground is 1 in nuclei. The distance of a pixel x in a nucleus N is
+
+        (1 + d(x)) / (1 + max of d over N)
+
+    with d the Euclidean distance, in pixels, to the nearest pixel at the rim of a nucleus: one
+    that has something else above, below, left or right of it, if only another nucleus. So it is 1
+    in the middle of a nucleus of any size, and there is a valley between two that touch. Where the
+    image ends no rim is: the rest of the nucleus lies beyond. (d is OpenCV's 5x5 chamfer distance,
+    exact to 3 %.)
+
+    `unet(heads={"foreground": 1, "distance": 1})` draws such maps, by sigmoids, and learns both by
+    `"binary_crossentropy"`; then `keras_nuclei.segment` takes it. What it should learn from are
+    images as `segment` shows them: of the contrast of `keras_nuclei.images.normalize`, with nuclei
+    of 26 to 50 pixels across.
+
+    Args:
+        label_map: Integers `(H, W)`, 0 background, one number per nucleus; numbers may be missing.
+
+    Returns:
+        `"foreground"` and `"distance"`, each float32 `(H, W, 1)`, 0..1; 0 in the background.
+
+    Raises:
+        TypeError: If `label_map` does not hold integers.
+        ValueError: If it is not `(H, W)`, has no pixels, or negative numbers.
+
+    Example:
+        >>> import keras_nuclei
+        >>> label_map = [[1, 1, 1, 1, 0, 7]] * 6
+        >>> maps = keras_nuclei.instances.draw_maps(label_map)
+        >>> maps["distance"][3, :, 0].round(2).tolist()
+        [1.0, 0.75, 0.5, 0.25, 0.0, 1.0]
+        >>> keras_nuclei.instances.label_nuclei(**maps, smoothing=0, min_area=1)[3].tolist()
+        [1, 1, 1, 1, 0, 2]
+    """
+    # A second's import, needed here alone.
+    from skimage.segmentation import find_boundaries, relabel_sequential
+
+    label_map = as_label_map(label_map)
+    foreground = label_map > 0
+    if not label_map.size:
+        raise ValueError(f"label_map must have pixels; got the shape {label_map.shape}.")
+    if label_map.max() > label_map.size:  # for a table of one row for each
+        label_map = relabel_sequential(label_map)[0]
+    inner = foreground & ~find_boundaries(label_map, connectivity=1, mode="inner")
+    depth = cv2.distanceTransform(inner.astype(np.uint8), cv2.DIST_L2, 5) + 1
+    deepest = np.ones(label_map.max() + 1)
+    np.maximum.at(deepest, label_map.ravel(), depth.ravel())  # ndimage.maximum sorts all pixels
+    maps = {"foreground": foreground, "distance": depth * foreground / deepest[label_map]}
+    return {name: values[..., None].astype(np.float32) for name, values in maps.items()}
 
 
 def _smooth(values: np.ndarray, sigma: float) -> np.ndarray:

@@ -23,6 +23,55 @@ def draw(discs, shape=(64, 80)):
     return label_map, (label_map > 0).astype("float32"), distance.astype("float32")
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    largest=st.integers(1, 4),
+    first=st.sampled_from([1, 250, 2**40]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_maps_are_drawn_by_their_definition(size, largest, first, seed):
+    label_map = np.random.default_rng(seed).integers(0, largest, size)
+    # Their definition, pixel by pixel, by SciPy's exact distance; the numbers do not matter.
+    padded = np.pad(label_map, 1, mode="edge")
+    beside = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    rim = (label_map > 0) & np.any([each != label_map for each in beside], axis=0)
+    depth = 1 + (distance_transform_edt(~rim) if rim.any() else np.zeros(size))
+    expected = np.zeros(size)
+    for number in range(1, largest):
+        member = label_map == number
+        expected[member] = depth[member] / depth[member].max(initial=1)
+    maps = instances.draw_maps(np.where(label_map > 0, label_map + first, 0))
+    for values in maps.values():
+        assert values.dtype == np.float32
+        assert values.shape == (*size, 1)
+    np.testing.assert_array_equal(maps["foreground"][..., 0], label_map > 0)
+    np.testing.assert_allclose(maps["distance"][..., 0], expected, atol=0.04)
+
+
+def test_nuclei_that_touch_come_back_from_the_maps_drawn_of_them():
+    label_map, _, _ = draw([(20, 20, 9), (20, 36, 9), (50, 60, 7)])
+    found = label_nuclei(**instances.draw_maps(label_map * 3))
+    match = matching.match(label_map, found)
+    assert len(match.pairs) == found.max() == 3
+    # Where two touch, the pixels in the valley may go to either.
+    assert match.iou.min() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("label_map", "error", "message"),
+    [
+        (np.zeros((0, 3), int), ValueError, r"must have pixels; got the shape \(0, 3\)"),
+        (np.zeros((2, 2, 1), int), ValueError, r"\(2, 2, 1\)"),
+        ([[-1, 1]], ValueError, "-1"),
+        (np.ones((2, 2), bool), TypeError, "got bool.*skimage.measure.label"),
+    ],
+)
+def test_maps_are_drawn_of_label_maps_alone(label_map, error, message):
+    with pytest.raises(error, match=message):
+        instances.draw_maps(label_map)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     height=st.integers(1, 60),
