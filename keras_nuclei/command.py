@@ -18,7 +18,14 @@ from keras_nuclei.measure import measure, overlay
 from keras_nuclei.presets import PRESETS
 from keras_nuclei.results import TABLES, ResultFolder
 from keras_nuclei.runtimes import fastest
-from keras_nuclei.segmentation import LARGEST_WHOLE, THRESHOLD, VIEWS, segment
+from keras_nuclei.segmentation import (
+    LARGEST_WHOLE,
+    THRESHOLD,
+    VIEWS,
+    check_model,
+    check_size,
+    segment,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -239,6 +246,7 @@ def _prepare(
         All images, those that are still to be segmented, the folder, and what segments.
     """
     _check_model(arguments.model)
+    check_size(arguments.diameter, arguments.scale)
     folder = ResultFolder(arguments.output, _settings(arguments))
     images = _find_images(arguments.images, folder.outputs())
     jobs = name_jobs(images, folder.names())
@@ -252,7 +260,7 @@ def _prepare(
         # A damaged file fails with whatever goes wrong first: BadZipFile, KeyError, ...
         except Exception as error:
             raise ValueError(
-                f"The model {arguments.model} can't be loaded ({type(error).__name__}: {error}). "
+                f"The model {arguments.model} can't be used ({type(error).__name__}: {error}). "
                 "Choose another one with --model, or restore its file."
             ) from error
     folder.open(jobs, overwrite=overwrite)
@@ -262,6 +270,7 @@ def _prepare(
 def _load_segmenter(arguments: argparse.Namespace) -> Callable:
     if arguments.model.endswith(".keras"):
         model = keras.saving.load_model(arguments.model, compile=False)
+        check_model(model)
     else:
         model = fastest(arguments.model)
     names = ("diameter", "scale", "threshold", "tile_size", "augmentations")

@@ -273,10 +273,13 @@ def _advice(shape: tuple[int, ...]) -> str:
     if len(shape) != 3:
         return "Pass one image at a time."
     if shape[0] <= 4 < shape[-1]:
-        return "If the channels come first, pass np.moveaxis(image, 0, -1)."
+        return (
+            "If the channels come first, pass np.moveaxis(image, 0, -1); if these are the pages of "
+            "a stack, pass one at a time: image[page]."
+        )
     return (
         "Of several stains pass the one that shows the nuclei: image[..., channel]. Of grey and "
-        "alpha pass image[..., 0]."
+        "alpha pass image[..., 0]. Of a stack pass one page at a time: image[page]."
     )
 
 

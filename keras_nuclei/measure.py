@@ -83,7 +83,8 @@ def measure(
         Without nuclei the frame is empty and has the same columns and dtypes.
 
     Raises:
-        TypeError: If the label map does not hold integers, or the image no real numbers.
+        TypeError: If the label map does not hold integers, or the image no real numbers, or
+            `properties` is a string.
         ValueError: If shapes don't fit, a label is negative, there are no pixels, `pixel_size` is
             not above 0, or a property is unknown.
 
@@ -102,6 +103,8 @@ def measure(
     from skimage.measure import regionprops_table
 
     label_map = as_label_map(label_map)
+    if isinstance(properties, str):
+        raise TypeError(f"properties must be a list of names; got {properties!r}. Pass it in one.")
     unknown = [name for name in properties if name not in _SHAPE_PROPERTIES]
     if unknown:
         raise ValueError(f"Unknown properties {unknown}; there are {list(SHAPE_PROPERTIES)}.")
@@ -153,7 +156,8 @@ def overlay(
 
     Raises:
         TypeError: If the label map does not hold integers, or the image no real numbers.
-        ValueError: If shapes don't fit, a label is negative or `thickness` is below 1.
+        ValueError: If shapes don't fit, a label is negative or `thickness` is no whole number
+            above 0.
 
     Example:
         >>> import numpy as np
@@ -167,8 +171,11 @@ def overlay(
                [0, 1, 1, 1, 0],
                [0, 0, 0, 0, 0]])
     """
-    if thickness < 1:
-        raise ValueError(f"thickness must be at least 1 pixel; got {thickness}.")
+    if thickness < 1 or thickness != int(thickness):
+        raise ValueError(
+            f"thickness must be a whole number of pixels, at least 1; got {thickness}."
+        )
+    thickness = int(thickness)
     label_map = as_label_map(label_map)
     image = _checked_image(image, label_map)
     limits = contrast_limits(image)

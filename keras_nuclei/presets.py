@@ -113,7 +113,10 @@ def find_preset(name: str) -> Preset:
         'nuclei_small.npz'
     """
     if name not in PRESETS:
-        raise ValueError(f"There is no preset {name!r}. There are: {', '.join(PRESETS)}.")
+        raise ValueError(
+            f"There is no preset {name!r}. There are: {', '.join(PRESETS)}. A model in a file is "
+            "loaded first: keras.saving.load_model(path)."
+        )
     return PRESETS[name]
 
 

@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+import numbers
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -91,7 +92,8 @@ def segment(
             sliced will do, a memory map too.
         model: A name in `keras_nuclei.PRESETS`, which is run by whatever is fastest here
             (`keras_nuclei.runtimes.fastest`); or a model whose output is a dict with the heads
-            `"foreground"` and `"distance"`, as that of a preset; or a function from float32 batches
+            `"foreground"` and `"distance"`, as that of a preset, and which takes images of three
+            channels, or, where they are grey, of one; or a function from float32 batches
             `(n, height, width, 3)`, 0..255, to such a dict.
         diameter: Of a typical nucleus, in pixels of the image. Nuclei much larger or smaller than
             those that the models know (see `model_scale`) are brought to that size on the way.
@@ -112,9 +114,9 @@ def segment(
         int32 `(H, W)`: 0 background, 1..n one number per nucleus.
 
     Raises:
-        TypeError: If the values of the image are not real numbers.
-        ValueError: If the image has another shape, or NaN; if an argument is out of its range; or
-            if the model lacks a head.
+        TypeError: If the values of the image, or an argument, are not real numbers.
+        ValueError: If the image has another shape, or NaN; if an argument is out of its range; if
+            the model lacks a head, or takes grey images and this one is none.
 
     Example:
         >>> import numpy as np
@@ -127,8 +129,9 @@ def segment(
     """
     if isinstance(model, str):
         model = _preset(model)
+    check_model(model)
     image = _as_image(image)
-    _require_scale(diameter, scale)
+    check_size(diameter, scale)
     _require_threshold(threshold)
     _require_tile_size(tile_size)
     _require_augmentations(augmentations)
@@ -179,13 +182,13 @@ def model_scale(
         A factor of at most 2; 1 for nuclei whose diameter is in `shown`.
 
     Raises:
-        ValueError: If the diameter is not a positive number.
+        ValueError: If the diameter is not a positive number, or too large.
 
     Example:
         >>> model_scale(30), model_scale(100), model_scale(20)
         (1.0, 0.5, 1.3)
     """
-    _require_scale(diameter, None)
+    check_size(diameter=diameter)
     smallest, largest = shown
     seen = min(max(diameter, smallest), largest)
     return float(min(seen / diameter, LARGEST_SCALE))
@@ -233,6 +236,7 @@ def estimate_diameter(
     """
     if isinstance(model, str):
         model = _preset(model)
+    check_model(model)
     image = _as_image(image)
     _require_tile_size(tile_size)
     return _estimate(image, model, _limits(image), tile_size)[0]
@@ -408,22 +412,85 @@ def _require_tile_size(tile_size: int) -> None:
         raise ValueError(f"tile_size must be a multiple of 32, at least 128; got {tile_size}.")
 
 
-def _require_scale(diameter: float | None, scale: float | None) -> None:
+def check_size(diameter: float | None = None, scale: float | None = None) -> None:
+    """Refuse what `segment` can't take as the size of nuclei.
+
+    Args:
+        diameter: As in `segment`.
+        scale: As in `segment`.
+
+    Raises:
+        ValueError: If both are given, or one is out of its range.
+
+    Example:
+        >>> check_size(scale=100)
+        Traceback (most recent call last):
+        ...
+        ValueError: scale must be in 1/64..8; got 100. It says how many times larger the model
+        sees the image; the size of the nuclei in pixels is diameter.
+    """
     if diameter is not None and scale is not None:
         raise ValueError(f"Pass either diameter or scale; got {diameter} and {scale}.")
     for name, value in (("diameter", diameter), ("scale", scale)):
+        if value is not None and not isinstance(value, numbers.Real):
+            raise TypeError(f"{name} must be a number; got {value!r}.")
         if value is not None and not (np.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be a positive number; got {value}.")
     if scale is not None and not SMALLEST_SCALE <= scale <= LARGEST_ASKED_SCALE:
         raise ValueError(
-            f"scale must be in 1/64..{LARGEST_ASKED_SCALE}; got {scale}. It says how many times "
+            f"scale must be in 1/64..{LARGEST_ASKED_SCALE}; got {scale:g}. It says how many times "
             "larger the model sees the image; the size of the nuclei in pixels is diameter."
         )
     if diameter is not None and diameter > LARGEST_DIAMETER / SMALLEST_SCALE:
         raise ValueError(
             f"diameter must be at most {LARGEST_DIAMETER / SMALLEST_SCALE:.0f} pixels; got "
-            f"{diameter}. Make the image smaller first."
+            f"{diameter:g}. Make the image smaller first."
         )
+
+
+def check_model(model: keras.Model | Callable) -> None:
+    """Refuse a model that can't draw what nuclei are made of, as far as it tells beforehand.
+
+    Args:
+        model: As in `segment`, but no name.
+
+    Raises:
+        ValueError: If it is a Keras model that lacks a head, or takes images of another number of
+            channels than one or three.
+
+    Example:
+        >>> import keras_nuclei
+        >>> check_model(keras_nuclei.unet(heads={"foreground": 1, "distance": 1}))
+    """
+    output = getattr(model, "output", None)  # of what is made of layers: others do not tell
+    if output is not None:
+        _require_heads(output)
+    channels = _channels(model)
+    if channels not in (None, 1, 3):
+        raise ValueError(
+            f"The model takes images of {channels} channels; segment can show it grey ones, of 1, "
+            "or RGB, of 3. For others, call predict_tiled, and make nuclei of the maps with "
+            "keras_nuclei.segmentation.label_maps."
+        )
+
+
+def _channels(model: keras.Model | Callable) -> int | None:
+    """Number of channels that a model takes; None where it does not tell, or takes any."""
+    shape = getattr(model, "input_shape", None)
+    return shape[3] if isinstance(shape, tuple) and len(shape) == 4 else None
+
+
+def _as_model_takes(image: np.ndarray, model: keras.Model | Callable) -> np.ndarray:
+    """The image, of one channel where the model takes grey ones."""
+    if _channels(model) != 1:
+        return image
+    if (image != image[..., :1]).any():
+        raise ValueError(
+            "The model takes grey images, of 1 channel; this one is in colour. Pass the channel "
+            "that shows the nuclei, image[..., channel], or a grey image of all, "
+            "image.mean(axis=-1)."
+        )
+    return image[..., :1]
 
 
 def _require_threshold(threshold: float) -> None:
@@ -438,11 +505,10 @@ def _require_augmentations(augmentations: int) -> None:
         raise ValueError(f"augmentations must be {expected}; got {augmentations!r}.")
 
 
-def _require_heads(maps: np.ndarray | dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The maps, if they are those that nuclei are made of."""
+def _require_heads(maps: Any) -> None:
     if isinstance(maps, dict) and {"foreground", "distance"} <= maps.keys():
-        return maps
-    found = sorted(maps) if isinstance(maps, dict) else "one output without a name"
+        return
+    found = sorted(maps) if isinstance(maps, dict) else "outputs without names"
     raise ValueError(
         "The model must return a dict with the heads 'foreground' and 'distance', as "
         "keras_nuclei.unet(heads={'foreground': 1, 'distance': 1}) does; it returns "
@@ -476,8 +542,8 @@ def predict_maps(
         The model's heads by name, float32 `(H, W, channels)` of the size of the image.
 
     Raises:
-        ValueError: If the model lacks a head that `segment` needs, or `augmentations` is a number
-            that `VIEWS` lacks.
+        ValueError: If the model lacks a head that `segment` needs, or takes grey images and this
+            one is none; or if `augmentations` is a number that `VIEWS` lacks.
 
     Example:
         >>> import numpy as np
@@ -490,10 +556,12 @@ def predict_maps(
     _require_augmentations(augmentations)
     symmetries, zooms = VIEWS[augmentations]
     size = image.shape[:2]
+    image = _as_model_takes(image, model)
     drawn = []
     for zoom in zooms:
         seen = resize(image, scaled_size(size, scale * zoom))
-        maps = _require_heads(predict_tiled(seen, model, augmentations=symmetries, **options))
+        maps = predict_tiled(seen, model, augmentations=symmetries, **options)
+        _require_heads(maps)  # of a function one knows no sooner
         drawn.append({name: resize(values, size) for name, values in maps.items()})
     if len(drawn) == 1:
         return drawn[0]

@@ -439,6 +439,8 @@ def test_values_that_are_no_intensities(image):
         ((4, 4, 2), "image\\[..., channel\\]"),
         ((8, 8, 5), "image\\[..., channel\\]"),
         ((3, 8, 8), "np.moveaxis"),
+        ((4, 8, 8), "pages of a stack, pass one at a time"),
+        ((7, 8, 8), "Of a stack pass one page at a time"),
         ((1, 8, 8, 3), "one image at a time"),
         ((8,), "one image at a time"),
         ((), "one image at a time"),

@@ -155,6 +155,10 @@ def test_other_wrong_arguments():
         measure(label_map, properties=["roundness"])
     with pytest.raises(ValueError, match="thickness"):
         overlay(np.zeros((4, 5)), label_map, thickness=0)
+    with pytest.raises(ValueError, match=r"a whole number of pixels, at least 1; got 1\.5"):
+        overlay(np.zeros((4, 5)), label_map, thickness=1.5)
+    with pytest.raises(TypeError, match="a list of names; got 'solidity'"):
+        measure(label_map, properties="solidity")
     with pytest.raises(ValueError, match=r"\(5, 4\).*\(4, 5\)"):
         overlay(np.zeros((5, 4)), label_map)
 

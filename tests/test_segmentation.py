@@ -299,6 +299,41 @@ def test_what_the_model_sees_is_resized_as_scikit_image_does(rng, size, channels
     np.testing.assert_allclose(resized, expected, atol=0.02)
 
 
+@pytest.mark.parametrize(("name", "value"), [("diameter", "12"), ("scale", "large")])
+def test_sizes_are_numbers(model, name, value):
+    with pytest.raises(TypeError, match=f"{name} must be a number; got '{value}'"):
+        keras_nuclei.segment(np.zeros((4, 4)), model, **{name: value})
+
+
+def own_model(channels):
+    """A model that takes bright for nucleus."""
+    inputs = keras.Input((None, None, channels))
+    bright = keras.ops.mean(inputs, axis=-1, keepdims=True) / 255
+    return keras.Model(inputs, {"foreground": bright, "distance": bright})
+
+
+def test_a_model_of_grey_images_is_shown_grey_ones():
+    picture, count = discs()
+    of_colour, of_grey = (
+        keras_nuclei.segment(picture, own_model(channels), scale=1) for channels in (3, 1)
+    )
+    assert of_grey.max() == count
+    np.testing.assert_array_equal(of_grey, of_colour)
+    stored_in_colour = np.repeat(picture[..., None], 3, axis=-1)
+    np.testing.assert_array_equal(
+        keras_nuclei.segment(stored_in_colour, own_model(1), scale=1), of_grey
+    )
+    assert segmentation.estimate_diameter(picture, own_model(1)) > 0
+    blue = np.stack([0 * picture, 0 * picture, picture], axis=-1)
+    with pytest.raises(ValueError, match=r"takes grey images.*image\[..., channel\]"):
+        keras_nuclei.segment(blue, own_model(1), scale=1)
+
+
+def test_a_model_of_other_images_is_refused_before_it_is_run():
+    with pytest.raises(ValueError, match=r"takes images of 2 channels.*predict_tiled"):
+        keras_nuclei.segment(np.zeros((4, 4)), own_model(2))
+
+
 def test_a_preset_that_does_not_exist():
     with pytest.raises(ValueError, match=r"no preset 'nuclei_huge'.*nuclei_base"):
         keras_nuclei.segment(np.zeros((4, 4)), "nuclei_huge")
@@ -307,6 +342,6 @@ def test_a_preset_that_does_not_exist():
 def test_a_model_with_other_outputs_says_which_are_needed():
     inputs = keras.Input((None, None, 3))
     mask = keras.layers.Conv2D(1, 1, activation="sigmoid")(inputs)
-    for outputs, found in ((mask, "one output"), ({"mask": mask}, r"\['mask'\]")):
+    for outputs, found in ((mask, "outputs without names"), ({"mask": mask}, r"\['mask'\]")):
         with pytest.raises(ValueError, match=f"heads 'foreground' and 'distance'.*{found}"):
             keras_nuclei.segment(np.zeros((4, 4)), keras.Model(inputs, outputs))

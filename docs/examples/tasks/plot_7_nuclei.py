@@ -28,8 +28,8 @@ label_maps = [label_map for _, label_map in fields]
 # What is learned
 # ---------------
 # The model draws two maps: ``foreground``, where nuclei are, and ``distance``, how deep inside one
-# a pixel lies, as a share of the deepest of the same nucleus. Where two nuclei touch, the foreground
-# is one, and the distance has a valley. ``draw_maps`` draws both from a label map.
+# a pixel lies, as a share of the deepest of the same nucleus. Where two nuclei touch, the
+# foreground is one, and the distance has a valley. ``draw_maps`` draws both from a label map.
 #
 # ``segment`` stretches the contrast of an image before a model sees it. So learn from images that
 # are ``normalize``-d, too.
@@ -75,10 +75,12 @@ history = model.fit(
 ).history
 
 # %%
-# The DSB score is TP / (TP + FP + FN), of nuclei that overlap by more than an IoU: the mean over ten
-# such thresholds, and over the images. Errors are counted one by one, too:
+# The DSB score is TP / (TP + FP + FN), of nuclei that overlap by more than an IoU: the mean over
+# ten such thresholds, and over the images. Errors are counted one by one, too:
 
-print({name: scores.summary[name] for name in ("true_nuclei", "missed", "extra", "merged", "split")})
+print(
+    {name: scores.summary[name] for name in ("true_nuclei", "missed", "extra", "merged", "split")}
+)
 
 figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
 axis.plot(np.arange(1, len(history["val_dsb"]) + 1), history["val_dsb"], drawstyle="steps-post")
@@ -88,10 +90,10 @@ axis.set(xlabel="epoch", ylabel="DSB score", ylim=(0, 1))
 # Nuclei
 # ------
 # ``segment`` takes the model in place of a preset's name. This one knows nuclei of the size that
-# they have here, so say ``scale=1``: without, the size is estimated, and the image resized where its
-# nuclei are not 26 to 50 pixels across, which is what the presets have learned. A model that is to
-# be used so has to learn from images resized so
-# (``keras_nuclei.segmentation.model_scale`` says by how much).
+# they have here, so say ``scale=1``: without, the size is estimated, and the image resized where
+# its nuclei are not 26 to 50 pixels across, which is what the presets have learned. A model that is
+# to be used so has to learn from images resized so: ``keras_nuclei.segmentation.model_scale`` says
+# by how much.
 
 # sphinx_gallery_thumbnail_number = 3
 figure, axes = plt.subplots(2, 3, figsize=(10, 5.6), layout="constrained")
