@@ -7,9 +7,10 @@ writes `evaluation.json` and `masks.png` into the run's folder, and with `--pack
 twelve augmentations and as it does by default, at their own size, and judged by the original
 annotation.
 
-Where the split has a validation part, it chooses the threshold: that of `THRESHOLDS` by which most
-of its pixels are right, by twelve augmentations. Elsewhere it is `segment`'s. What the pixels score
-by `segment`'s is written down in any case.
+Where the split has a validation part, it chooses the threshold: that of `THRESHOLDS` by which, with
+twelve augmentations, most pixels are right of its images (without StarDist's test images, as all
+that is chosen). Elsewhere it is `segment`'s. What the images score by `segment`'s is written down
+in any case.
 """
 
 import argparse
@@ -59,25 +60,28 @@ def main(argv: list[str] | None = None) -> Path:
                 predicted[row.image_id] = predict(row, model)
     threshold, trials = segmentation.THRESHOLD, []
     if "validation" in parts:
-        trials = try_thresholds(parts["validation"], predicted)
-        threshold = max(trials, key=lambda trial: trial["accuracy"])["threshold"]
+        trials = try_thresholds(nuclei.validation_rows_of(training, args.data_dir), predicted)
+        threshold = best_threshold(trials)
         print(f"On the validation images, most pixels are right by a threshold of {threshold}.")
 
-    results, one_view, by_default, known = {}, {}, {}, {}
-    for part, rows in parts.items():
-        for row in tqdm(rows, desc=part, unit="image"):
-            if row.image_id not in known:
-                known[row.image_id] = find(row, predicted[row.image_id], threshold)
-        found = [known[row.image_id][AUGMENTATIONS] for row in rows]
-        results[part] = score(rows, found, threshold)
-        one_view[part] = score(rows, [known[row.image_id][1] for row in rows], threshold)
-        masks = [
-            (row.label_map > 0, each.foreground) for row, each in zip(rows, found, strict=True)
-        ]
-        by_default[part] = pixel_scores(masks, segmentation.THRESHOLD)
-        if part in PICTURED:
-            draw(rows, found, args.run / "masks.png")
-        values = results[part]["all"]
+    measured = {
+        "scores": (AUGMENTATIONS, threshold),
+        "scores_by_default_threshold": (AUGMENTATIONS, segmentation.THRESHOLD),
+        "scores_of_one_view": (1, segmentation.THRESHOLD),
+    }
+    results, known = {}, {}
+    for name, how in measured.items():
+        results[name] = {}
+        for part, rows in parts.items():
+            for row in tqdm(rows, desc=f"{name}: {part}", unit="image"):
+                if (row.image_id, how) not in known:
+                    known[row.image_id, how] = find(row, predicted[row.image_id], *how)
+            found = [known[row.image_id, how] for row in rows]
+            results[name][part] = score(rows, found, how[1])
+            if name == "scores" and part in PICTURED:
+                draw(rows, found, args.run / "masks.png")
+    for part, groups in results["scores"].items():
+        values = groups["all"]
         print(
             f"{part}: {values['images']} images, accuracy {values['accuracy']:.4f} (predicting "
             f"nothing {values['accuracy_of_nothing']:.4f}), Dice {values['dice']:.4f}, IoU "
@@ -86,13 +90,7 @@ def main(argv: list[str] | None = None) -> Path:
         )
     path = args.run / ("evaluation-packed.json" if args.packed else "evaluation.json")
     settings = {"augmentations": AUGMENTATIONS, **segment_settings(), "threshold": threshold}
-    measured = {
-        "threshold_trials": trials,
-        "scores": results,
-        "scores_of_one_view": one_view,
-        "pixels_by_default_threshold": by_default,
-    }
-    write_json(path, {**training, **settings, **measured})
+    write_json(path, {**training, **settings, "threshold_trials": trials, **results})
     return path
 
 
@@ -148,6 +146,13 @@ def try_thresholds(
     return [{"threshold": threshold, **pixel_scores(masks, threshold)} for threshold in THRESHOLDS]
 
 
+def best_threshold(trials: list[dict[str, float]]) -> float:
+    """The threshold by which most pixels are right; of several, the nearest to `segment`'s."""
+    most = max(trial["accuracy"] for trial in trials)
+    best = [trial["threshold"] for trial in trials if trial["accuracy"] == most]
+    return min(best, key=lambda threshold: abs(threshold - segmentation.THRESHOLD))
+
+
 class Found(NamedTuple):
     """What was found in an image.
 
@@ -162,18 +167,14 @@ class Found(NamedTuple):
     match: matching.Match
 
 
-def find(row: nuclei.NucleiImage, predicted: Predicted, threshold: float) -> dict[int, Found]:
-    """Make nuclei of an image's maps, as `keras_nuclei.segment` does, and keep the probabilities.
-
-    Returns:
-        What is found, by the number of augmentations.
-    """
-    found = {}
-    for augmentations, maps in predicted.maps.items():
-        label_map = segmentation.label_maps(maps, scale=predicted.scale, threshold=threshold)
-        match = matching.match(row.label_map, label_map)
-        found[augmentations] = Found(maps["foreground"][..., 0], label_map, match)
-    return found
+def find(
+    row: nuclei.NucleiImage, predicted: Predicted, augmentations: int, threshold: float
+) -> Found:
+    """Make nuclei of an image's maps, as `keras_nuclei.segment` does."""
+    maps = predicted.maps[augmentations]
+    label_map = segmentation.label_maps(maps, scale=predicted.scale, threshold=threshold)
+    match = matching.match(row.label_map, label_map)
+    return Found(maps["foreground"][..., 0], label_map, match)
 
 
 def score(rows: list[nuclei.NucleiImage], found: list[Found], threshold: float) -> dict[str, dict]:

@@ -260,8 +260,6 @@ def main(argv: list[str] | None = None) -> Path:
 
     # -- Epochs ---------------------------------------------------------------------------------
     drawn = chances(rows, dict(recipe.shares), recipe.rarity)
-    # The network keeps all cores busy: OpenCV's own threads would take turns with it.
-    cv2.setNumThreads(0)
     while len(history) < recipe.epochs:
         epoch = len(history)
         started = time.perf_counter()
@@ -385,4 +383,6 @@ def adopt(model: keras.Model, trained: keras.Model) -> None:
 
 
 if __name__ == "__main__":
+    # The network keeps all cores busy: OpenCV's own threads would take turns with it.
+    cv2.setNumThreads(0)
     main()

@@ -107,8 +107,8 @@ def _parser() -> argparse.ArgumentParser:
         "--threshold",
         type=_probability,
         default=THRESHOLD,
-        help="lower for wider nuclei and more of the dim ones, higher for the contrary; between 0 "
-        "and 1 (default: %(default)s)",
+        help="the probability above which a pixel is nucleus: lower for wider nuclei, higher for "
+        "narrower ones (default: %(default)s)",
     )
     add("--channel", type=_index, help="the nuclear stain of several channels, counted from 0")
     add("--pixel-size", type=_positive, help="in micrometres, for areas in square micrometres")
@@ -157,7 +157,7 @@ def _positive(text: str) -> float:
 def _probability(text: str) -> float:
     number = _number(text, float)
     if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"must be a number between 0 and 1; got {text}")
+        raise argparse.ArgumentTypeError(f"must be a number above 0 and below 1; got {text}")
     return number
 
 
@@ -253,26 +253,27 @@ def _prepare(
     overwrite = arguments.overwrite
     folder.check(jobs, overwrite=overwrite)
     waiting = [job for job in jobs if overwrite or not folder.is_complete(job)]
-    segmenter = None
-    if waiting:
-        try:
-            segmenter = load_segmenter(arguments)
-        # A damaged file fails with whatever goes wrong first: BadZipFile, KeyError, ...
-        except Exception as error:
-            raise ValueError(
-                f"The model {arguments.model} can't be used ({type(error).__name__}: {error}). "
-                "Choose another one with --model, or restore its file."
-            ) from error
+    segmenter = load_segmenter(arguments) if waiting else None
     folder.open(jobs, overwrite=overwrite)
     return jobs, waiting, folder, segmenter
 
 
 def _load_segmenter(arguments: argparse.Namespace) -> Callable:
-    if arguments.model.endswith(".keras"):
-        model = keras.saving.load_model(arguments.model, compile=False)
+    try:
+        if arguments.model.endswith(".keras"):
+            model = keras.saving.load_model(arguments.model, compile=False)
+        else:
+            model = fastest(arguments.model)
+    # A damaged file fails with whatever goes wrong first: BadZipFile, KeyError, ...
+    except Exception as error:
+        raise ValueError(
+            f"The model {arguments.model} can't be loaded ({type(error).__name__}: {error}). "
+            "Choose another one with --model, or restore its file."
+        ) from error
+    try:
         check_model(model)
-    else:
-        model = fastest(arguments.model)
+    except ValueError as error:
+        raise ValueError(f"--model {arguments.model} is of no use here. {error}") from error
     names = ("diameter", "scale", "threshold", "tile_size", "augmentations")
     options = {name: getattr(arguments, name) for name in names}
 

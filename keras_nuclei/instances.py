@@ -95,17 +95,19 @@ def draw_maps(label_map: ArrayLike) -> dict[str, np.ndarray]:
 
     with d the Euclidean distance, in pixels, to the nearest pixel at the rim of a nucleus: one
     that has something else above, below, left or right of it, if only another nucleus. So it is 1
-    in the middle of a nucleus of any size, and there is a valley between two that touch. Where the
+    in the middle of a nucleus of any size (of one in several pieces, of the thickest alone), and
+    there is a valley between two that touch. Where the
     image ends no rim is: the rest of the nucleus lies beyond. (d is OpenCV's 5x5 chamfer distance,
     exact to 3 %.)
 
     `unet(heads={"foreground": 1, "distance": 1})` draws such maps, by sigmoids, and learns both by
     `"binary_crossentropy"`; then `keras_nuclei.segment` takes it. What it should learn from are
-    images as `segment` shows them: of the contrast of `keras_nuclei.images.normalize`, with nuclei
-    of 26 to 50 pixels across.
+    images as `segment` shows them: of the contrast of `keras_nuclei.images.normalize` (for a model
+    of grey images, one of its three equal channels), with nuclei of 26 to 50 pixels across.
 
     Args:
         label_map: Integers `(H, W)`, 0 background, one number per nucleus; numbers may be missing.
+            A mask is none, be it of integers: number its nuclei with `skimage.measure.label`.
 
     Returns:
         `"foreground"` and `"distance"`, each float32 `(H, W, 1)`, 0..1; 0 in the background.
@@ -134,7 +136,7 @@ def draw_maps(label_map: ArrayLike) -> dict[str, np.ndarray]:
         label_map = relabel_sequential(label_map)[0]
     inner = foreground & ~find_boundaries(label_map, connectivity=1, mode="inner")
     depth = cv2.distanceTransform(inner.astype(np.uint8), cv2.DIST_L2, 5) + 1
-    deepest = np.ones(label_map.max() + 1)
+    deepest = np.ones(int(label_map.max()) + 1)  # of uint8, 255 + 1 would be 0
     np.maximum.at(deepest, label_map.ravel(), depth.ravel())  # ndimage.maximum sorts all pixels
     maps = {"foreground": foreground, "distance": depth * foreground / deepest[label_map]}
     return {name: values[..., None].astype(np.float32) for name, values in maps.items()}

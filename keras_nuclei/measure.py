@@ -104,7 +104,9 @@ def measure(
 
     label_map = as_label_map(label_map)
     if isinstance(properties, str):
-        raise TypeError(f"properties must be a list of names; got {properties!r}. Pass it in one.")
+        raise TypeError(
+            f"properties must be a list of names; got {properties!r}. Pass [{properties!r}]."
+        )
     unknown = [name for name in properties if name not in _SHAPE_PROPERTIES]
     if unknown:
         raise ValueError(f"Unknown properties {unknown}; there are {list(SHAPE_PROPERTIES)}.")
@@ -171,7 +173,7 @@ def overlay(
                [0, 1, 1, 1, 0],
                [0, 0, 0, 0, 0]])
     """
-    if thickness < 1 or thickness != int(thickness):
+    if not (float(thickness).is_integer() and thickness >= 1):
         raise ValueError(
             f"thickness must be a whole number of pixels, at least 1; got {thickness}."
         )

@@ -3,7 +3,6 @@
 import functools
 import logging
 import math
-import numbers
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -93,15 +92,16 @@ def segment(
         model: A name in `keras_nuclei.PRESETS`, which is run by whatever is fastest here
             (`keras_nuclei.runtimes.fastest`); or a model whose output is a dict with the heads
             `"foreground"` and `"distance"`, as that of a preset, and which takes images of three
-            channels, or, where they are grey, of one; or a function from float32 batches
+            channels, or, where they are grey, of one (if it tells by its `input_shape`); or a
+            function from float32 batches
             `(n, height, width, 3)`, 0..255, to such a dict.
         diameter: Of a typical nucleus, in pixels of the image. Nuclei much larger or smaller than
             those that the models know (see `model_scale`) are brought to that size on the way.
         scale: In place of `diameter`: how many times larger the model sees the image, 1/64 to 8.
             Where neither is given, the diameter is estimated (see `estimate_diameter`).
-        threshold: Pixels that the model thinks more probable to lie in a nucleus than this do,
-            between 0 and 1. Lower it where nuclei are drawn too narrow, or dim ones are missed;
-            raise it where they are drawn too wide, or what is none is taken for one.
+        threshold: The probability above which a pixel belongs to a nucleus, above 0 and below 1.
+            Lower it where nuclei are drawn too narrow, raise it where they are drawn too wide. The
+            default suits the presets. The size is estimated by the default, whatever is given.
         augmentations: Number of copies of the image that the model sees, and whose maps are
             averaged: 1, 4 or 8 flips and turns, 3 sizes, or 12, which is 4 flips in 3 sizes.
             More take about that many times as long and are a little better.
@@ -138,6 +138,7 @@ def segment(
     if out is not None:
         check_out(out, image.shape[:2])
     limits = _limits(image)
+    _require_grey_for(model, image)
     if scale is None:
         seen = None
         if diameter is None:
@@ -182,7 +183,8 @@ def model_scale(
         A factor of at most 2; 1 for nuclei whose diameter is in `shown`.
 
     Raises:
-        ValueError: If the diameter is not a positive number, or too large.
+        TypeError: If the diameter is no number.
+        ValueError: If it is not positive, or too large.
 
     Example:
         >>> model_scale(30), model_scale(100), model_scale(20)
@@ -239,7 +241,9 @@ def estimate_diameter(
     check_model(model)
     image = _as_image(image)
     _require_tile_size(tile_size)
-    return _estimate(image, model, _limits(image), tile_size)[0]
+    limits = _limits(image)
+    _require_grey_for(model, image)
+    return _estimate(image, model, limits, tile_size)[0]
 
 
 def _as_image(image: Sliceable) -> Sliceable:
@@ -255,10 +259,15 @@ def _as_image(image: Sliceable) -> Sliceable:
     return image
 
 
-def _limits(image: Sliceable) -> tuple[float, float]:
-    """`contrast_limits` of an image that may be larger than memory: of a grid of its pixels."""
+def _sample(image: Sliceable) -> np.ndarray:
+    """A grid of the pixels of an image that may be larger than memory."""
     step = max(1, math.isqrt(math.prod(image.shape[:2]) // SAMPLED_PIXELS))
-    return contrast_limits(np.asarray(image[::step, ::step] if step > 1 else image))
+    return np.asarray(image[::step, ::step] if step > 1 else image)
+
+
+def _limits(image: Sliceable) -> tuple[float, float]:
+    """`contrast_limits` of a grid of the pixels of an image."""
+    return contrast_limits(_sample(image))
 
 
 def _estimate(
@@ -420,6 +429,7 @@ def check_size(diameter: float | None = None, scale: float | None = None) -> Non
         scale: As in `segment`.
 
     Raises:
+        TypeError: If one is no number.
         ValueError: If both are given, or one is out of its range.
 
     Example:
@@ -432,19 +442,20 @@ def check_size(diameter: float | None = None, scale: float | None = None) -> Non
     if diameter is not None and scale is not None:
         raise ValueError(f"Pass either diameter or scale; got {diameter} and {scale}.")
     for name, value in (("diameter", diameter), ("scale", scale)):
-        if value is not None and not isinstance(value, numbers.Real):
-            raise TypeError(f"{name} must be a number; got {value!r}.")
-        if value is not None and not (np.isfinite(value) and value > 0):
+        if value is None:
+            continue
+        _require_number(name, value)
+        if not (np.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be a positive number; got {value}.")
     if scale is not None and not SMALLEST_SCALE <= scale <= LARGEST_ASKED_SCALE:
         raise ValueError(
-            f"scale must be in 1/64..{LARGEST_ASKED_SCALE}; got {scale:g}. It says how many times "
+            f"scale must be in 1/64..{LARGEST_ASKED_SCALE}; got {scale}. It says how many times "
             "larger the model sees the image; the size of the nuclei in pixels is diameter."
         )
     if diameter is not None and diameter > LARGEST_DIAMETER / SMALLEST_SCALE:
         raise ValueError(
             f"diameter must be at most {LARGEST_DIAMETER / SMALLEST_SCALE:.0f} pixels; got "
-            f"{diameter:g}. Make the image smaller first."
+            f"{diameter}. Make the image smaller first."
         )
 
 
@@ -455,16 +466,26 @@ def check_model(model: keras.Model | Callable) -> None:
         model: As in `segment`, but no name.
 
     Raises:
-        ValueError: If it is a Keras model that lacks a head, or takes images of another number of
-            channels than one or three.
+        TypeError: If it is neither a model nor a function.
+        ValueError: If it is a Keras model that lacks a head, has one of several channels, has
+            several inputs, or takes images of another number of channels than one or three.
 
     Example:
         >>> import keras_nuclei
         >>> check_model(keras_nuclei.unet(heads={"foreground": 1, "distance": 1}))
     """
-    output = getattr(model, "output", None)  # of what is made of layers: others do not tell
-    if output is not None:
+    if not callable(model):
+        raise TypeError(
+            "model must be a name in keras_nuclei.PRESETS, a Keras model or a function; got "
+            f"{model!r}. A model in a file is loaded first: keras.saving.load_model(path)."
+        )
+    output = getattr(model, "output", None) if isinstance(model, keras.Model) else None
+    # Of what is made of layers; of other models Keras makes a list of the outputs, or nothing.
+    if output is not None and not isinstance(output, list):
         _require_heads(output)
+    inputs = getattr(model, "inputs", None) if isinstance(model, keras.Model) else None
+    if inputs is not None and len(inputs) != 1:
+        raise ValueError(f"The model must have one input, the image; it has {len(inputs)}.")
     channels = _channels(model)
     if channels not in (None, 1, 3):
         raise ValueError(
@@ -476,8 +497,14 @@ def check_model(model: keras.Model | Callable) -> None:
 
 def _channels(model: keras.Model | Callable) -> int | None:
     """Number of channels that a model takes; None where it does not tell, or takes any."""
-    shape = getattr(model, "input_shape", None)
+    shape = getattr(model, "input_shape", None) if isinstance(model, keras.Model) else None
     return shape[3] if isinstance(shape, tuple) and len(shape) == 4 else None
+
+
+def _require_grey_for(model: keras.Model | Callable, image: Sliceable) -> None:
+    """Look at a grid of the pixels before a model of grey images is shown the first tile."""
+    if _channels(model) == 1 and len(image.shape) == 3:
+        _as_model_takes(_sample(image)[..., :3], model)
 
 
 def _as_model_takes(image: np.ndarray, model: keras.Model | Callable) -> np.ndarray:
@@ -486,16 +513,22 @@ def _as_model_takes(image: np.ndarray, model: keras.Model | Callable) -> np.ndar
         return image
     if (image != image[..., :1]).any():
         raise ValueError(
-            "The model takes grey images, of 1 channel; this one is in colour. Pass the channel "
-            "that shows the nuclei, image[..., channel], or a grey image of all, "
-            "image.mean(axis=-1)."
+            "The model takes grey images, of 1 channel; this one is in colour. Choose the "
+            "channel that shows the nuclei: image[..., channel], or --channel of the command."
         )
     return image[..., :1]
 
 
 def _require_threshold(threshold: float) -> None:
+    _require_number("threshold", threshold)
     if not 0 < threshold < 1:  # nor is NaN
-        raise ValueError(f"threshold must be between 0 and 1; got {threshold}.")
+        raise ValueError(f"threshold must be above 0 and below 1; got {threshold}.")
+
+
+def _require_number(name: str, value: float) -> None:
+    array = np.asarray(value)
+    if array.ndim or array.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must be a number; got {value!r}.")
 
 
 def _require_augmentations(augmentations: int) -> None:
@@ -507,6 +540,12 @@ def _require_augmentations(augmentations: int) -> None:
 
 def _require_heads(maps: Any) -> None:
     if isinstance(maps, dict) and {"foreground", "distance"} <= maps.keys():
+        for name in ("foreground", "distance"):
+            channels = maps[name].shape[-1]
+            if channels not in (None, 1):
+                raise ValueError(
+                    f"The model's head {name!r} must have 1 channel; it has {channels}."
+                )
         return
     found = sorted(maps) if isinstance(maps, dict) else "outputs without names"
     raise ValueError(

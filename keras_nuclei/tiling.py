@@ -247,7 +247,7 @@ def _check_head(name: str | None, head: Tensor, batch_shape: tuple[int, ...]) ->
 
 def _model_size(model: keras.Model | Callable, channels: int) -> tuple[int | None, int | None]:
     """Height and width that a model is fixed to, after a look at its channels."""
-    shape = getattr(model, "input_shape", None)
+    shape = getattr(model, "input_shape", None) if isinstance(model, keras.Model) else None
     if not isinstance(shape, tuple) or len(shape) != 4:
         return None, None  # a function, or a model that does not know its input
     if shape[3] not in (None, channels):

@@ -587,7 +587,7 @@ def test_other_weights_of_a_preset_are_other_settings(folder, capsys, monkeypatc
 
 
 @pytest.mark.parametrize("model", ["damaged.keras", "nuclei_base"])
-def test_a_model_that_cant_be_used_changes_nothing(model, folder, capsys, monkeypatch):
+def test_a_model_that_cant_be_loaded_changes_nothing(model, folder, capsys, monkeypatch):
     def damaged(name):
         raise ValueError(f"{name} is damaged")
 
@@ -595,7 +595,7 @@ def test_a_model_that_cant_be_used_changes_nothing(model, folder, capsys, monkey
     Path("damaged.keras").write_bytes(b"no archive")
     tifffile.imwrite("images/a.tif", squares(1))
     arguments = ["images", "--output", "out", "--model", model]
-    assert f"{model} can't be used (" in refuse(capsys, *arguments, load_segmenter=None)
+    assert f"{model} can't be loaded (" in refuse(capsys, *arguments, load_segmenter=None)
     assert not Path("out").exists()
     assert run("images", "--output", "out") == 0
     refuse(capsys, *arguments, "--scale", 2, "--overwrite", load_segmenter=None)
@@ -607,7 +607,7 @@ def test_a_model_without_the_heads_is_refused_before_the_first_image(folder, cap
     tifffile.imwrite("images/a.tif", squares(1))
     arguments = ["images", "--output", "out", "--model", "own.keras"]
     error = refuse(capsys, *arguments, load_segmenter=None)
-    assert "own.keras can't be used (ValueError: The model must return a dict" in error
+    assert "--model own.keras is of no use here. The model must return a dict" in error
     assert not Path("out").exists()
 
 
@@ -643,8 +643,8 @@ def test_names_that_clash_all_the_same():
         (["images/a.tif", "--diameter", "nan"], "above 0"),
         (["images/a.tif", "--diameter", "5000"], "at most 3200 pixels; got 5000"),
         (["images/a.tif", "--scale", "100"], "in 1/64..8; got 100"),
-        (["images/a.tif", "--threshold", "1"], "a number between 0 and 1; got 1"),
-        (["images/a.tif", "--threshold", "nan"], "a number between 0 and 1; got nan"),
+        (["images/a.tif", "--threshold", "1"], "a number above 0 and below 1; got 1"),
+        (["images/a.tif", "--threshold", "nan"], "a number above 0 and below 1; got nan"),
         (["images/a.tif", "--diameter", "5", "--scale", "2"], "not allowed with"),
         (["images/a.tif", "--formats", "tiff,xml"], "tiff,png,geojson,roi,csv"),
         (

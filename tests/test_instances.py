@@ -49,6 +49,14 @@ def test_maps_are_drawn_by_their_definition(size, largest, first, seed):
     np.testing.assert_allclose(maps["distance"][..., 0], expected, atol=0.04)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.uint64, np.int64])
+def test_a_label_may_be_the_largest_of_its_type(dtype):
+    label_map, _, _ = draw([(20, 20, 9), (20, 36, 9), (50, 60, 7)], shape=(260, 300))
+    largest = np.where(label_map == 3, np.iinfo(dtype).max, label_map.astype(dtype)).astype(dtype)
+    for name, values in instances.draw_maps(largest).items():
+        np.testing.assert_array_equal(values, instances.draw_maps(label_map)[name])
+
+
 def test_nuclei_that_touch_come_back_from_the_maps_drawn_of_them():
     label_map, _, _ = draw([(20, 20, 9), (20, 36, 9), (50, 60, 7)])
     found = label_nuclei(**instances.draw_maps(label_map * 3))

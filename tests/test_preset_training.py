@@ -504,10 +504,10 @@ def train(output, *more):
 
 
 def check_that_the_threshold_is_chosen_on_validation_images(run, monkeypatch):
-    def predict(row, model):  # 0.9 in nuclei and 0.62 around them, in test images 0.1
-        held_out = row.image_id not in chosen_on
+    def predict(row, model):  # right by 0.65 on validation images, by 0.4 on all others
+        inside, around = (0.9, 0.62) if row.image_id in chosen_on else (0.5, 0.1)
         maps = targets.draw(row.label_map, ("foreground", "distance"))
-        maps["foreground"] = np.where(maps["foreground"] > 0, 0.9, 0.1 if held_out else 0.62)
+        maps["foreground"] = np.where(maps["foreground"] > 0, inside, around)
         return evaluate_presets.Predicted(1.0, {12: maps, 1: maps})
 
     settings = json.loads((run / "train.json").read_text())
@@ -519,11 +519,21 @@ def check_that_the_threshold_is_chosen_on_validation_images(run, monkeypatch):
     assert [trial["accuracy"] == 1 for trial in result["threshold_trials"]] == [
         trial["threshold"] > 0.62 for trial in result["threshold_trials"]
     ]
-    validation = result["scores"]["validation"]["all"]
-    assert validation["accuracy"] == result["scores"]["test"]["all"]["accuracy"] == 1
-    # By 0.55, all of them is nucleus.
-    by_default = result["pixels_by_default_threshold"]["validation"]
-    assert by_default["accuracy"] == pytest.approx(1 - validation["accuracy_of_nothing"])
+    validation, test = (result["scores"][part]["all"] for part in ("validation", "test"))
+    assert validation["accuracy"] == 1
+    assert test["accuracy"] == test["accuracy_of_nothing"] < 1
+    # By 0.55, all of each validation image is nucleus.
+    for name in ("scores_by_default_threshold", "scores_of_one_view"):
+        by_default = result[name]["validation"]["all"]
+        assert by_default["accuracy"] == pytest.approx(1 - validation["accuracy_of_nothing"])
+
+
+def test_of_thresholds_that_are_equally_right_the_nearest_to_segments_is_taken():
+    trials = [
+        {"threshold": threshold, "accuracy": accuracy}
+        for threshold, accuracy in ((0.4, 0.9), (0.6, 0.9), (0.65, 0.9), (0.7, 0.8))
+    ]
+    assert evaluate_presets.best_threshold(trials) == 0.6
 
 
 def test_a_run_is_resumed_scored_and_packaged(tiny, tmp_path, monkeypatch, capsys):
@@ -557,17 +567,11 @@ def test_a_run_is_resumed_scored_and_packaged(tiny, tmp_path, monkeypatch, capsy
     assert result["scores"]["official_test"]["all"]["images"] == 16
     assert (run / "masks.png").stat().st_size > 10_000
 
-    def find(row, predicted, threshold):  # by twelve views everything, by one nothing
+    def find(row, predicted, augmentations, threshold):  # by twelve views all, by one nothing
         assert threshold == segmentation.THRESHOLD, "no validation images to choose another by"
-        views = {12: row.label_map, 1: np.zeros_like(row.label_map)}
-        return {
-            each: evaluate_presets.Found(
-                (label_map > 0).astype("float32"),
-                label_map,
-                matching.match(row.label_map, label_map),
-            )
-            for each, label_map in views.items()
-        }
+        label_map = row.label_map * (augmentations == 12)
+        match = matching.match(row.label_map, label_map)
+        return evaluate_presets.Found((label_map > 0).astype("float32"), label_map, match)
 
     with monkeypatch.context() as patch:
         patch.setattr(evaluate_presets, "find", find)

@@ -276,7 +276,7 @@ def test_model_scale_by_hand(diameter, scale):
         (np.zeros((4, 4, 7)), {}, r"got \(4, 4, 7\)"),
         (np.zeros((0, 4)), {}, r"at least one pixel; got \(0, 4\)"),
         (np.zeros(5_000_000), {}, r"\(H, W\) or \(H, W, C\).*got \(5000000,\)"),
-        (np.zeros((4, 4)), {"threshold": 1}, "threshold must be between 0 and 1; got 1"),
+        (np.zeros((4, 4)), {"threshold": 1}, "threshold must be above 0 and below 1; got 1"),
         (np.zeros((4, 4)), {"threshold": float("nan")}, "threshold .* got nan"),
         (np.zeros((4, 4)), {"augmentations": 2}, "augmentations must be 1, 3, 4, 8 or 12; got 2"),
         (np.zeros((4, 4)), {"tile_size": 64}, "multiple of 32, at least 128; got 64"),
@@ -299,8 +299,15 @@ def test_what_the_model_sees_is_resized_as_scikit_image_does(rng, size, channels
     np.testing.assert_allclose(resized, expected, atol=0.02)
 
 
-@pytest.mark.parametrize(("name", "value"), [("diameter", "12"), ("scale", "large")])
-def test_sizes_are_numbers(model, name, value):
+@pytest.mark.parametrize("number", [np.float32(0.5), np.array(0.5)])
+def test_numbers_may_be_those_of_numpy(model, number):
+    assert keras_nuclei.segment(np.zeros((4, 4)), model, scale=number, threshold=number).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("diameter", "12"), ("scale", "large"), ("threshold", "0.5")]
+)
+def test_numbers_are_numbers(model, name, value):
     with pytest.raises(TypeError, match=f"{name} must be a number; got '{value}'"):
         keras_nuclei.segment(np.zeros((4, 4)), model, **{name: value})
 
@@ -325,8 +332,48 @@ def test_a_model_of_grey_images_is_shown_grey_ones():
     )
     assert segmentation.estimate_diameter(picture, own_model(1)) > 0
     blue = np.stack([0 * picture, 0 * picture, picture], axis=-1)
-    with pytest.raises(ValueError, match=r"takes grey images.*image\[..., channel\]"):
+    with pytest.raises(
+        ValueError, match=r"takes grey images.*image\[\.\.\., channel\], or --channel"
+    ):
         keras_nuclei.segment(blue, own_model(1), scale=1)
+
+
+def test_what_can_be_told_of_a_model_beforehand_is_of_keras_models_alone():
+    class Function:
+        input_shape, output = (1, 3, 64, 64), "a layer of that name"
+
+        def __call__(self, batch):
+            return own_model(3).predict_on_batch(batch)
+
+    class Subclass(keras.Model):
+        def call(self, batch):
+            return own_model(3)(batch)
+
+    called = Subclass()
+    called(keras.Input((None, None, 3)))  # now Keras knows of outputs, but not of their names
+    picture, count = discs()
+    for model in (Function(), called, Subclass()):
+        assert keras_nuclei.segment(picture, model, scale=1).max() == count
+
+
+def test_a_model_of_several_inputs_is_refused_before_it_is_run():
+    inputs = [keras.Input((None, None, 3), name=name) for name in ("image", "other")]
+    both = keras.ops.mean(keras.ops.add(*inputs), axis=-1, keepdims=True)
+    model = keras.Model(inputs, {"foreground": both, "distance": both})
+    with pytest.raises(ValueError, match="must have one input, the image; it has 2"):
+        keras_nuclei.segment(np.zeros((4, 4)), model)
+
+
+@pytest.mark.parametrize("model", [pathlib.Path("own.keras"), None])
+def test_what_is_no_model(model):
+    with pytest.raises(TypeError, match=r"got .*load_model\(path\)"):
+        keras_nuclei.segment(np.zeros((4, 4)), model)
+
+
+def test_a_head_of_several_channels_is_refused_before_it_is_run():
+    model = keras_nuclei.unet(heads={"foreground": 2, "distance": 1}, encoder_depth=2)
+    with pytest.raises(ValueError, match="head 'foreground' must have 1 channel; it has 2"):
+        keras_nuclei.segment(np.zeros((4, 4)), model)
 
 
 def test_a_model_of_other_images_is_refused_before_it_is_run():

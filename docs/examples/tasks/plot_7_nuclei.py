@@ -9,8 +9,9 @@ Images and label maps of your own, a model with two heads, and ``segment`` with 
 # Images and label maps
 # ---------------------
 # A mask does not say where one nucleus ends and the next begins; a label map does, with a number
-# for each nucleus. Here both are drawn. Of your own, read the images with
-# ``keras_nuclei.images.read_image``.
+# for each nucleus. Here both are drawn. Of your own, read the files with
+# ``keras_nuclei.images.read_image``; of a mask whose nuclei are apart, ``skimage.measure.label``
+# makes a label map.
 
 import keras
 import matplotlib.pyplot as plt
@@ -32,7 +33,9 @@ label_maps = [label_map for _, label_map in fields]
 # foreground is one, and the distance has a valley. ``draw_maps`` draws both from a label map.
 #
 # ``segment`` stretches the contrast of an image before a model sees it. So learn from images that
-# are ``normalize``-d, too.
+# are ``normalize``-d, too. That makes three channels; a model of grey images,
+# ``unet(input_shape=(None, None, 1), ...)``, learns from one of them, ``[..., :1]``, and is shown
+# one by ``segment``.
 
 inputs = np.stack([keras_nuclei.images.normalize(image) for image in images])
 drawn = [keras_nuclei.instances.draw_maps(label_map) for label_map in label_maps]
@@ -75,8 +78,8 @@ history = model.fit(
 ).history
 
 # %%
-# The DSB score is TP / (TP + FP + FN), of nuclei that overlap by more than an IoU: the mean over
-# ten such thresholds, and over the images. Errors are counted one by one, too:
+# The DSB score is TP / (TP + FP + FN), of nuclei matched where their IoU is above a threshold: the
+# mean over ten such thresholds, and over the images. Errors are counted one by one, too:
 
 print(
     {name: scores.summary[name] for name in ("true_nuclei", "missed", "extra", "merged", "split")}
@@ -93,7 +96,8 @@ axis.set(xlabel="epoch", ylabel="DSB score", ylim=(0, 1))
 # they have here, so say ``scale=1``: without, the size is estimated, and the image resized where
 # its nuclei are not 26 to 50 pixels across, which is what the presets have learned. A model that is
 # to be used so has to learn from images resized so: ``keras_nuclei.segmentation.model_scale`` says
-# by how much.
+# by how much. A ``threshold`` of 0.55, above which a pixel is nucleus, was chosen for the presets;
+# choose your own on images that were kept back.
 
 # sphinx_gallery_thumbnail_number = 3
 figure, axes = plt.subplots(2, 3, figsize=(10, 5.6), layout="constrained")
@@ -106,5 +110,5 @@ for column, number in zip(axes.T, (24, 25, 26), strict=True):
     column[1].set_title(f"{found.max()} found")
 
 # %%
-# The command takes it as well, from a file:
+# The command takes it as well, from a file that ``model.save("nuclei.keras")`` writes:
 # ``keras-nuclei segment IMAGES... --model nuclei.keras --scale 1 --output nuclei``.
