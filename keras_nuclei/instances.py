@@ -128,17 +128,17 @@ def draw_maps(label_map: ArrayLike) -> dict[str, np.ndarray]:
     # A second's import, needed here alone.
     from skimage.segmentation import find_boundaries, relabel_sequential
 
-    label_map = as_label_map(label_map)
-    foreground = label_map > 0
-    if not label_map.size:
-        raise ValueError(f"label_map must have pixels; got the shape {label_map.shape}.")
-    if label_map.max() > label_map.size:  # for a table of one row for each
-        label_map = relabel_sequential(label_map)[0]
-    inner = foreground & ~find_boundaries(label_map, connectivity=1, mode="inner")
+    labels = as_label_map(label_map)
+    foreground = labels > 0
+    if not labels.size:
+        raise ValueError(f"label_map must have pixels; got the shape {labels.shape}.")
+    if labels.max() > labels.size:  # below is a table of as many rows
+        labels = relabel_sequential(labels)[0]
+    inner = foreground & ~find_boundaries(labels, connectivity=1, mode="inner")
     depth = cv2.distanceTransform(inner.astype(np.uint8), cv2.DIST_L2, 5) + 1
-    deepest = np.ones(int(label_map.max()) + 1)  # of uint8, 255 + 1 would be 0
-    np.maximum.at(deepest, label_map.ravel(), depth.ravel())  # ndimage.maximum sorts all pixels
-    maps = {"foreground": foreground, "distance": depth * foreground / deepest[label_map]}
+    deepest = np.ones(int(labels.max()) + 1)  # of uint8, 255 + 1 would be 0
+    np.maximum.at(deepest, labels.ravel(), depth.ravel())  # ndimage.maximum sorts all pixels
+    maps = {"foreground": foreground, "distance": depth * foreground / deepest[labels]}
     return {name: values[..., None].astype(np.float32) for name, values in maps.items()}
 
 

@@ -538,7 +538,8 @@ def _require_augmentations(augmentations: int) -> None:
         raise ValueError(f"augmentations must be {expected}; got {augmentations!r}.")
 
 
-def _require_heads(maps: Any) -> None:
+def _require_heads(maps: Any) -> dict[str, Any]:
+    """The maps, or what stands for them in a model, if they are those that nuclei are made of."""
     if isinstance(maps, dict) and {"foreground", "distance"} <= maps.keys():
         for name in ("foreground", "distance"):
             channels = maps[name].shape[-1]
@@ -546,7 +547,7 @@ def _require_heads(maps: Any) -> None:
                 raise ValueError(
                     f"The model's head {name!r} must have 1 channel; it has {channels}."
                 )
-        return
+        return maps
     found = sorted(maps) if isinstance(maps, dict) else "outputs without names"
     raise ValueError(
         "The model must return a dict with the heads 'foreground' and 'distance', as "
@@ -599,8 +600,8 @@ def predict_maps(
     drawn = []
     for zoom in zooms:
         seen = resize(image, scaled_size(size, scale * zoom))
-        maps = predict_tiled(seen, model, augmentations=symmetries, **options)
-        _require_heads(maps)  # of a function one knows no sooner
+        # Of a function one knows no sooner what it returns.
+        maps = _require_heads(predict_tiled(seen, model, augmentations=symmetries, **options))
         drawn.append({name: resize(values, size) for name, values in maps.items()})
     if len(drawn) == 1:
         return drawn[0]
