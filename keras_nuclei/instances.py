@@ -42,7 +42,9 @@ def label_nuclei(
         smoothing: Standard deviation in pixels of the Gaussian that `distance` is smoothed with
             first, so that a nucleus has one middle; 0 for none.
         min_seed_area: Seeds of fewer pixels are noise.
-        sure: Least mean probability of a piece of foreground that is kept without a seed.
+        sure: Least mean probability of a piece of foreground that is kept without a seed, of those
+            of its pixels that are nucleus rather than not: the rest, which a low threshold lets in,
+            does not speak against it.
         min_area: Nuclei of fewer pixels are dropped.
 
     Returns:
@@ -153,8 +155,9 @@ def _seed_sure_pieces(
 ) -> np.ndarray:
     """Make seeds of the pieces of the foreground that hold none and are probable."""
     pieces, count = ndimage.label(inside, structure=np.ones((3, 3)))
-    areas = np.bincount(pieces.ravel(), minlength=count + 1)
-    sums = np.bincount(pieces.ravel(), foreground.ravel(), count + 1)
+    rather = foreground > 0.5
+    areas = np.bincount(pieces[rather], minlength=count + 1)
+    sums = np.bincount(pieces[rather], foreground[rather], count + 1)
     return _add_where_none(seeds, np.where((sums > sure * areas)[pieces], pieces, 0))
 
 

@@ -49,6 +49,16 @@ def test_maps_are_drawn_by_their_definition(size, largest, first, seed):
     np.testing.assert_allclose(maps["distance"][..., 0], expected, atol=0.04)
 
 
+@pytest.mark.parametrize("threshold", [0.2, 0.3, 0.5, 0.6, 0.8])
+def test_a_lower_threshold_loses_no_nucleus(threshold):
+    # One without a seed: surely a nucleus, 0.95, with a wide rim that is hardly one, 0.4.
+    core, _, _ = draw([(30, 40, 8)])
+    wide, _, _ = draw([(30, 40, 20)])
+    foreground = np.maximum(0.95 * core, 0.4 * wide)
+    found = label_nuclei(foreground, np.zeros(core.shape), threshold=threshold)
+    np.testing.assert_array_equal(found, wide if threshold < 0.4 else core)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.uint64, np.int64])
 def test_a_label_may_be_the_largest_of_its_type(dtype):
     label_map, _, _ = draw([(20, 20, 9), (20, 36, 9), (50, 60, 7)], shape=(260, 300))
