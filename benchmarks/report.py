@@ -146,6 +146,7 @@ def presets_table() -> str:
         ("random 80:20, validation", "random", "validation", "scores"),
         ("random 80:20, validation, one view each", "random", "validation", "scores_of_one_view"),
         ("random 80:20, test", "random", "test", "scores"),
+        ("random 80:20, test", "random-shorter", "test", "scores"),
         ("random 80:20, test", "random-earlier", "test", "scores"),
         ("grouped by field of view, validation", "grouped", "validation", "scores"),
         ("grouped by field of view, test", "grouped", "test", "scores"),
@@ -177,6 +178,19 @@ def presets_table() -> str:
                 f" | {scores['dsb_per_image']:.3f} |"
             )
     return "\n".join(lines)
+
+
+def chosen_threshold_line() -> str:
+    """By which threshold the run on the random split is scored, and what others make of it."""
+    result = read("nuclei_base-random")
+    trials = ", ".join(
+        f"{trial['threshold']}: {trial['accuracy']:.4f}" for trial in result["threshold_trials"]
+    )
+    return (
+        f"The {steps_trained(result):,} steps on the random split are scored by a threshold of "
+        f"{result['threshold']}, the best of the validation part by pixel accuracy ({trials}); "
+        f"`segment`'s is {THRESHOLD}."
+    )
 
 
 def recipe_mark(recipe: dict) -> str:
@@ -412,6 +426,7 @@ BLOCKS = {
     "speedrun": speedrun_line,
     "data": data_table,
     "presets": presets_table,
+    "chosen_threshold": chosen_threshold_line,
     "modalities": modalities_table,
     "separation": separation_table,
     "thresholds": thresholds_table,
