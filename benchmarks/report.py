@@ -340,7 +340,9 @@ def inference_table() -> str:
         "| network / its bare forward pass | peak memory, MB |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for preset, groups in read("inference")["presets"].items():
+    measured = read("inference")
+    require_settings("inference", measured)
+    for preset, groups in measured["presets"].items():
         for group, result in groups.items():
             title = f"mosaic of {group}x{group}" if group.isdigit() else group
             seconds = result["seconds"]
