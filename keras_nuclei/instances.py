@@ -64,7 +64,7 @@ def label_nuclei(
         >>> label_map[0].tolist()
         [1, 1, 1, 1, 2, 2, 2]
     """
-    from skimage.segmentation import watershed  # a second's import, needed here alone
+    from skimage.segmentation import watershed  # takes a second to import
 
     foreground, distance = _as_map(foreground, "foreground"), _as_map(distance, "distance")
     if foreground.shape != distance.shape:
@@ -127,8 +127,7 @@ def draw_maps(label_map: ArrayLike) -> dict[str, np.ndarray]:
         >>> keras_nuclei.instances.label_nuclei(**maps, smoothing=0, min_area=1)[3].tolist()
         [1, 1, 1, 1, 0, 2]
     """
-    # A second's import, needed here alone.
-    from skimage.segmentation import find_boundaries, relabel_sequential
+    from skimage.segmentation import find_boundaries, relabel_sequential  # as in `label_nuclei`
 
     labels = as_label_map(label_map)
     foreground = labels > 0

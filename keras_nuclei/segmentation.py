@@ -17,7 +17,7 @@ from keras_nuclei.instances import label_nuclei
 from keras_nuclei.runtimes import fastest
 from keras_nuclei.stitching import check_out, label_tiled
 from keras_nuclei.tiles import image_shape
-from keras_nuclei.tiling import predict_tiled
+from keras_nuclei.tiling import input_shape, predict_tiled
 from keras_nuclei.typing import Sliceable
 
 _logger = logging.getLogger(__name__)
@@ -93,8 +93,7 @@ def segment(
             (`keras_nuclei.runtimes.fastest`); or a model whose output is a dict with the heads
             `"foreground"` and `"distance"`, as that of a preset, and which takes images of three
             channels, or, where they are grey, of one (if it tells by its `input_shape`); or a
-            function from float32 batches
-            `(n, height, width, 3)`, 0..255, to such a dict.
+            function from float32 batches `(n, height, width, 3)`, 0..255, to such a dict.
         diameter: Of a typical nucleus, in pixels of the image. Nuclei much larger or smaller than
             those that the models know (see `model_scale`) are brought to that size on the way.
         scale: In place of `diameter`: how many times larger the model sees the image, 1/64 to 8.
@@ -137,8 +136,7 @@ def segment(
     _require_augmentations(augmentations)
     if out is not None:
         check_out(out, image.shape[:2])
-    limits = _limits(image)
-    _require_grey_for(model, image)
+    limits = _limits(image, model)
     if scale is None:
         seen = None
         if diameter is None:
@@ -241,9 +239,7 @@ def estimate_diameter(
     check_model(model)
     image = _as_image(image)
     _require_tile_size(tile_size)
-    limits = _limits(image)
-    _require_grey_for(model, image)
-    return _estimate(image, model, limits, tile_size)[0]
+    return _estimate(image, model, _limits(image, model), tile_size)[0]
 
 
 def _as_image(image: Sliceable) -> Sliceable:
@@ -259,15 +255,17 @@ def _as_image(image: Sliceable) -> Sliceable:
     return image
 
 
-def _sample(image: Sliceable) -> np.ndarray:
-    """A grid of the pixels of an image that may be larger than memory."""
+def _limits(image: Sliceable, model: keras.Model | Callable) -> tuple[float, float]:
+    """`contrast_limits` of an image that may be larger than memory: of a grid of its pixels.
+
+    By the same grid, colour is refused where the model takes grey images, before the first tile.
+    """
     step = max(1, math.isqrt(math.prod(image.shape[:2]) // SAMPLED_PIXELS))
-    return np.asarray(image[::step, ::step] if step > 1 else image)
-
-
-def _limits(image: Sliceable) -> tuple[float, float]:
-    """`contrast_limits` of a grid of the pixels of an image."""
-    return contrast_limits(_sample(image))
+    sample = np.asarray(image[::step, ::step] if step > 1 else image)
+    limits = contrast_limits(sample)
+    if sample.ndim == 3:
+        _as_model_takes(sample[..., :3], model)  # without alpha
+    return limits
 
 
 def _estimate(
@@ -479,14 +477,15 @@ def check_model(model: keras.Model | Callable) -> None:
             "model must be a name in keras_nuclei.PRESETS, a Keras model or a function; got "
             f"{model!r}. A model in a file is loaded first: keras.saving.load_model(path)."
         )
-    output = getattr(model, "output", None) if isinstance(model, keras.Model) else None
+    if not isinstance(model, keras.Model):
+        return  # a function does not tell
+    output, inputs = getattr(model, "output", None), getattr(model, "inputs", None)
     # Of what is made of layers; of other models Keras makes a list of the outputs, or nothing.
     if output is not None and not isinstance(output, list):
         _require_heads(output)
-    inputs = getattr(model, "inputs", None) if isinstance(model, keras.Model) else None
     if inputs is not None and len(inputs) != 1:
         raise ValueError(f"The model must have one input, the image; it has {len(inputs)}.")
-    channels = _channels(model)
+    *_, channels = input_shape(model)
     if channels not in (None, 1, 3):
         raise ValueError(
             f"The model takes images of {channels} channels; segment can show it grey ones, of 1, "
@@ -495,21 +494,9 @@ def check_model(model: keras.Model | Callable) -> None:
         )
 
 
-def _channels(model: keras.Model | Callable) -> int | None:
-    """Number of channels that a model takes; None where it does not tell, or takes any."""
-    shape = getattr(model, "input_shape", None) if isinstance(model, keras.Model) else None
-    return shape[3] if isinstance(shape, tuple) and len(shape) == 4 else None
-
-
-def _require_grey_for(model: keras.Model | Callable, image: Sliceable) -> None:
-    """Look at a grid of the pixels before a model of grey images is shown the first tile."""
-    if _channels(model) == 1 and len(image.shape) == 3:
-        _as_model_takes(_sample(image)[..., :3], model)
-
-
 def _as_model_takes(image: np.ndarray, model: keras.Model | Callable) -> np.ndarray:
     """The image, of one channel where the model takes grey ones."""
-    if _channels(model) != 1:
+    if input_shape(model)[-1] != 1:
         return image
     if (image != image[..., :1]).any():
         raise ValueError(

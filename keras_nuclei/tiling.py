@@ -245,17 +245,36 @@ def _check_head(name: str | None, head: Tensor, batch_shape: tuple[int, ...]) ->
     return head
 
 
-def _model_size(model: keras.Model | Callable, channels: int) -> tuple[int | None, int | None]:
-    """Height and width that a model is fixed to, after a look at its channels."""
+def input_shape(model: keras.Model | Callable) -> tuple[int | None, int | None, int | None]:
+    """Height, width and channels of the images that a model takes.
+
+    Args:
+        model: As in `predict_tiled`.
+
+    Returns:
+        None for each that is not fixed; and for all of a function, or of a model that does not
+        know its input.
+
+    Example:
+        >>> import keras_nuclei
+        >>> input_shape(keras_nuclei.unet(input_shape=(None, None, 1)))
+        (None, None, 1)
+    """
     shape = getattr(model, "input_shape", None) if isinstance(model, keras.Model) else None
     if not isinstance(shape, tuple) or len(shape) != 4:
-        return None, None  # a function, or a model that does not know its input
-    if shape[3] not in (None, channels):
+        return None, None, None
+    return shape[1:]
+
+
+def _model_size(model: keras.Model | Callable, channels: int) -> tuple[int | None, int | None]:
+    """Height and width that a model is fixed to, after a look at its channels."""
+    height, width, taken = input_shape(model)
+    if taken not in (None, channels):
         raise ValueError(
-            f"The model takes images of {shape[3]} channels; the image has {channels}. Drop an "
+            f"The model takes images of {taken} channels; the image has {channels}. Drop an "
             "alpha channel with image[..., :3]; repeat a grey one with numpy.repeat(image, 3, -1)."
         )
-    return shape[1], shape[2]
+    return height, width
 
 
 def _outputs(
