@@ -137,8 +137,9 @@ def draw_maps(label_map: ArrayLike) -> dict[str, np.ndarray]:
         labels = relabel_sequential(labels)[0]
     inner = foreground & ~find_boundaries(labels, connectivity=1, mode="inner")
     depth = cv2.distanceTransform(inner.astype(np.uint8), cv2.DIST_L2, 5) + 1
-    deepest = np.ones(int(labels.max()) + 1)  # of uint8, 255 + 1 would be 0
-    np.maximum.at(deepest, labels.ravel(), depth.ravel())  # ndimage.maximum sorts all pixels
+    deepest = np.ones(int(labels.max()) + 1, depth.dtype)  # of uint8, 255 + 1 would be 0
+    # Of one type, they are compared without a copy of each; ndimage.maximum sorts all pixels.
+    np.maximum.at(deepest, labels.ravel(), depth.ravel())
     maps = {"foreground": foreground, "distance": depth * foreground / deepest[labels]}
     return {name: values[..., None].astype(np.float32) for name, values in maps.items()}
 
