@@ -8,7 +8,7 @@ Takes the arguments of `benchmarks.train`.
 
 import sys
 
-from benchmarks import evaluate, train
+from benchmarks import evaluate, runs, train
 from tfds_dsb2018 import SourceError
 
 
@@ -29,4 +29,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    runs.keep_freed_memory()
     main()

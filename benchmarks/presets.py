@@ -385,4 +385,5 @@ def adopt(model: keras.Model, trained: keras.Model) -> None:
 if __name__ == "__main__":
     # The network keeps all cores busy: OpenCV's own threads would take turns with it.
     cv2.setNumThreads(0)
+    runs.keep_freed_memory()
     main()

@@ -184,4 +184,5 @@ def best_epoch(history: list[dict]) -> int:
 
 
 if __name__ == "__main__":
+    runs.keep_freed_memory()
     main()

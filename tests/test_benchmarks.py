@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -161,6 +162,37 @@ def test_without_any_data_the_job_offers_synthetic_images(tmp_path):
     assert "python -m benchmarks --data synthetic" in result.stderr
     assert "DSB2018_DIR" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+COUNT_PAGES = """
+import resource
+import numpy as np
+from benchmarks import runs
+
+def cleared():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        np.ones(2**23)  # 64 MiB, which are freed at once
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+usually = cleared()
+runs.keep_freed_memory()
+print(usually, cleared())
+"""
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="only glibc can be told to")
+def test_freed_memory_is_kept():
+    # The system's own count: a page that is cleared is a minor fault.
+    result = subprocess.run(
+        [sys.executable, "-c", COUNT_PAGES],
+        cwd=report.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    usually, kept = map(int, result.stdout.split())
+    assert kept < usually / 5
 
 
 def test_stopping():
