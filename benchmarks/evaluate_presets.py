@@ -20,6 +20,7 @@ from typing import NamedTuple
 import keras
 import matplotlib
 import numpy as np
+from scipy.ndimage import uniform_filter
 from tqdm import tqdm
 
 import keras_nuclei
@@ -33,6 +34,8 @@ from matplotlib import pyplot as plt
 AUGMENTATIONS = 12
 THRESHOLDS = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
 PICTURED = ("test", "official_test", "stardist_test")
+PICTURED_SIZE = 256
+"""Height and width of what is drawn of an image, in pixels: outlines of one pixel can be seen."""
 
 
 def main(argv: list[str] | None = None) -> Path:
@@ -218,7 +221,10 @@ def pixel_scores(masks: list[tuple[np.ndarray, np.ndarray]], threshold: float) -
 
 
 def draw(rows: list[nuclei.NucleiImage], found: list[Found], path: Path) -> None:
-    """Draw true and found nuclei of the best, the median and the worst image, by AP@0.5."""
+    """Draw true and found nuclei of the best, the median and the worst image, by AP@0.5.
+
+    Of each, the part with most nuclei.
+    """
     precision = np.array([scores.average_precision([each.match], 0.5) for each in found])
     order = np.argsort(-precision, kind="stable")
     chosen = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
@@ -230,15 +236,27 @@ def draw(rows: list[nuclei.NucleiImage], found: list[Found], path: Path) -> None
             overlay(row.image, row.label_map),
             overlay(row.image, found[index].label_map),
         )
+        window = crowded_window(row.label_map > 0)
         for axis, picture in zip(line, pictures, strict=True):
-            axis.imshow(picture)
+            axis.imshow(picture[window], interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
         line[0].set_ylabel(f"{title}: AP@0.5 {precision[index]:.3f}")
     for axis, title in zip(axes[0], ("image", "true nuclei", "found nuclei"), strict=True):
         axis.set_title(title)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def crowded_window(mask: np.ndarray, size: int = PICTURED_SIZE) -> tuple[slice, slice]:
+    """Rows and columns of the square of a mask, or of what fits into it, where most is set."""
+    share = uniform_filter(mask.astype("float32"), size, mode="constant")
+    centre = np.unravel_index(np.argmax(share), share.shape)
+    top, left = (
+        int(np.clip(middle - size // 2, 0, max(0, length - size)))
+        for middle, length in zip(centre, mask.shape, strict=True)
+    )
+    return slice(top, top + size), slice(left, left + size)
 
 
 if __name__ == "__main__":

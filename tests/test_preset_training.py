@@ -36,6 +36,17 @@ from tests.test_instances import draw
 TWO_TOUCHING, _, _ = draw([(20, 20, 9), (20, 36, 9), (50, 60, 6)])
 
 
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), height=st.integers(1, 12), width=st.integers(1, 12))
+def test_what_is_drawn_of_an_image_is_the_part_with_most_nuclei(seed, height, width):
+    mask = np.random.default_rng(seed).random((height, width)) < 0.3
+    window = mask[evaluate_presets.crowded_window(mask, 4)]
+    assert window.shape == (min(height, 4), min(width, 4))
+    tops, lefts = range(max(1, height - 3)), range(max(1, width - 3))
+    most = max(mask[top : top + 4, left : left + 4].sum() for top in tops for left in lefts)
+    assert window.sum() == most
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), size=st.sampled_from([16, 64, 100]))
 def test_a_crop_depends_on_its_seed_alone_and_keeps_image_and_labels_together(seed, size):
