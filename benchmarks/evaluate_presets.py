@@ -26,7 +26,7 @@ from tqdm import tqdm
 import keras_nuclei
 from benchmarks import nuclei, pipeline
 from benchmarks.runs import load, segment_settings, write_json
-from keras_nuclei import matching, overlay, scores, segmentation
+from keras_nuclei import instances, matching, overlay, scores, segmentation
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> Path:
         for row in tqdm(rows, desc=part, unit="image"):
             if row.image_id not in predicted:  # a part may be of another
                 predicted[row.image_id] = predict(row, model)
-    threshold, trials = segmentation.THRESHOLD, []
+    threshold, trials = instances.THRESHOLD, []
     if "validation" in parts:
         choosing = [row for row in parts["validation"] if not nuclei.is_stardist_test(row)]
         trials = try_thresholds(choosing, predicted)
@@ -70,8 +70,8 @@ def main(argv: list[str] | None = None) -> Path:
 
     measured = {
         "scores": (AUGMENTATIONS, threshold),
-        "scores_by_default_threshold": (AUGMENTATIONS, segmentation.THRESHOLD),
-        "scores_of_one_view": (1, segmentation.THRESHOLD),
+        "scores_by_default_threshold": (AUGMENTATIONS, instances.THRESHOLD),
+        "scores_of_one_view": (1, instances.THRESHOLD),
     }
     results, known = {}, {}
     for name, how in measured.items():
@@ -154,7 +154,7 @@ def best_threshold(trials: list[dict[str, float]]) -> float:
     """The threshold by which most pixels are right; of several, the nearest to `segment`'s."""
     most = max(trial["accuracy"] for trial in trials)
     best = [trial["threshold"] for trial in trials if trial["accuracy"] == most]
-    return min(best, key=lambda threshold: abs(threshold - segmentation.THRESHOLD))
+    return min(best, key=lambda threshold: abs(threshold - instances.THRESHOLD))
 
 
 class Found(NamedTuple):

@@ -4,9 +4,11 @@
 
 The official test images are written as PNG files, segmented by each preset as
 `keras_nuclei.segment` does, and their label maps written as TIFF files; each step is timed. Beside
-it stands the floor: the network's own forward pass over the same pixels in a tight loop. Times
-depend on the machine, so look at the shares and ratios. Where ONNX Runtime or OpenVINO are
-installed, their forward passes are timed next to Keras's. About five minutes on two cores.
+it stands the floor: what the network takes for as many pixels in a tight loop of forward passes.
+Times depend on the machine, so look at the shares and ratios. Where ONNX Runtime or OpenVINO are
+installed, their forward passes are timed next to Keras's. What all but the network costs by pixels
+and by nuclei is timed on drawn nuclei, with a model that costs nothing. About six minutes on two
+cores.
 """
 
 import argparse
@@ -30,13 +32,18 @@ import keras_nuclei
 from benchmarks import nuclei
 from benchmarks.data import peak_kilobytes, timed
 from benchmarks.runs import environment, segment_settings, write_json
-from keras_nuclei import export, images, instances, runtimes
+from keras_nuclei import export, images, runtimes
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 SIZES = (256, 512, 1024, 2048)
 STEPS = ("reading", "network", "separation", "writing")
+SPACING = 40
+"""Pixels from one drawn nucleus to the next, of 28 across."""
+BY_PIXELS = [(size, SPACING) for size in (512, 1024, 2048, 4096)]
+BY_NUCLEI = [(2048, spacing) for spacing in (160, 80, 56, SPACING, 32)]
+"""Size of a drawn image, and spacing of its nuclei."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -63,7 +70,10 @@ def main(argv: list[str] | None = None) -> None:
         for name in keras_nuclei.PRESETS:
             result["presets"][name] = measure_preset(name, files, args.rounds)
     print(json.dumps(result["presets"], indent=1))
-    result["nuclei"] = measure_separation(args.rounds)
+    result["separation"] = {
+        "by_pixels": [measure_separation(*each, args.rounds) for each in BY_PIXELS],
+        "by_nuclei": [measure_separation(*each, args.rounds) for each in BY_NUCLEI],
+    }
     if args.output:
         write_json(args.output, result)
         draw(result, args.output.with_suffix(".png"))
@@ -124,10 +134,16 @@ def as_function(model: keras.Model | Callable) -> Callable:
 
 def time_group(paths: list[Path], model: Callable) -> dict[str, float]:
     """Seconds of each step, summed over files, and of the floor."""
-    totals = defaultdict(float)
+    totals: dict[str, float] = defaultdict(float)
+    tile_seconds: dict[tuple[int, ...], float] = {}
     for path in paths:
         for step, seconds in steps(path, model, path.with_suffix(".tif")).items():
             totals[step] += seconds
+        image = images.normalize(images.read_image(path))
+        tile = image[None, :512, :512]
+        if tile.shape not in tile_seconds:
+            tile_seconds[tile.shape] = forward_pass(tile, model)
+        totals["floor"] += tile_seconds[tile.shape] * image.size / tile.size
     return totals
 
 
@@ -146,7 +162,7 @@ class Stopwatch:
 
 
 def steps(path: Path, model: Callable, output: Path) -> dict[str, float]:
-    """Segment a file and write its label map; seconds of each step, and of the floor.
+    """Segment a file and write its label map; seconds of each step.
 
     The network is its forward passes alone. Separation is all else that `segment` does: contrast,
     tiles, blending, watershed.
@@ -165,17 +181,13 @@ def steps(path: Path, model: Callable, output: Path) -> dict[str, float]:
         "network": watch.seconds,
         "separation": segmenting - watch.seconds,
         "writing": writing,
-        "floor": forward_pass(images.normalize(image), model),
     }
 
 
-def forward_pass(image: np.ndarray, model: Callable) -> float:
-    """Seconds that the network alone takes for the pixels of an image, in tiles of up to 512."""
-    tile = image[None, :512, :512]
-    model(tile)
-    start = time.perf_counter()
-    model(tile)
-    return (time.perf_counter() - start) * image.size / tile.size
+def forward_pass(batch: np.ndarray, model: Callable, calls: int = 10) -> float:
+    """Seconds that the network alone takes for a batch, the median of calls in a tight loop."""
+    model(batch)
+    return statistics.median(timed(lambda: model(batch)) for _ in range(calls))
 
 
 def compare_runtimes(name: str, path: Path) -> dict[str, dict[str, float]]:
@@ -217,52 +229,51 @@ def memory(name: str, path: Path) -> float:
     return round(int(child.stdout.split()[-1]) * 1024 / 1e6)
 
 
-def measure_separation(rounds: int) -> list[dict[str, float]]:
-    """Seconds of separating drawn nuclei, by their number and the size of the image."""
-    result = []
-    for size in (512, 1024, 2048, 4096):
-        for spacing in (40, 80):
-            down, right = np.indices((size, size))
-            apart = np.hypot(down % spacing - spacing // 2, right % spacing - spacing // 2)
-            distance = np.clip(1 - apart / 14, 0, 1).astype("float32")
-            foreground = (distance > 0).astype("float32")
-            label_map = instances.label_nuclei(foreground, distance)
-            times = [
-                timed(lambda maps=(foreground, distance): instances.label_nuclei(*maps))
-                for _ in range(rounds)
-            ]
-            result.append(
-                {
-                    "size": size,
-                    "nuclei": int(label_map.max()),
-                    "seconds": statistics.median(times),
-                }
-            )
-    return result
+def measure_separation(size: int, spacing: int, rounds: int) -> dict[str, float]:
+    """Seconds that all of `segment` but the network takes for a square image of drawn nuclei."""
+    down, right = np.indices((size, size))
+    apart = np.hypot(down % spacing - spacing // 2, right % spacing - spacing // 2)
+    image = np.rint(255 * np.clip(1 - apart / 14, 0, 1)).astype("uint8")
+    label_map = keras_nuclei.segment(image, read_off, scale=1)
+    times = [timed(lambda: keras_nuclei.segment(image, read_off, scale=1)) for _ in range(rounds)]
+    return {"size": size, "nuclei": int(label_map.max()), "seconds": statistics.median(times)}
+
+
+def read_off(batch: np.ndarray) -> dict[str, np.ndarray]:
+    """A model of images that show their own distance map."""
+    distance = batch[..., :1] / 255
+    return {"foreground": (distance > 0).astype("float32"), "distance": distance}
 
 
 def draw(result: dict, path: Path) -> None:
-    """Draw the time over the pixels, and over the nuclei."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    """Draw the time over the pixels, of all and of all but the network, and over the nuclei."""
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
     for name, groups in result["presets"].items():
         points = [groups[str(size)] for size in SIZES]
         pixels = [point["pixels"] / 1e6 for point in points]
-        left.loglog(pixels, [1 / point["images_per_second"] for point in points], "o-", label=name)
+        seconds = [1 / point["images_per_second"] for point in points]
+        axes[0].loglog(pixels, seconds, "o-", label=name)
         floor = [point["seconds"]["floor"] for point in points]
-        left.loglog(pixels, floor, "x:", color=left.lines[-1].get_color(), label=f"{name}, floor")
-    draw_slope(left)
-    left.set(xlabel="megapixels", ylabel="seconds", title="From file to label map")
-    left.legend()
-    for spacing, points in enumerate((result["nuclei"][::2], result["nuclei"][1::2])):
-        right.loglog(
-            [point["nuclei"] for point in points],
-            [point["seconds"] for point in points],
-            "o-",
-            label=("crowded", "sparse")[spacing],
-        )
-    draw_slope(right)
-    right.set(xlabel="nuclei", ylabel="seconds", title="Separation alone")
-    right.legend()
+        colour = axes[0].lines[-1].get_color()
+        axes[0].loglog(pixels, floor, "x:", color=colour, label=f"{name}, floor")
+    axes[0].set(xlabel="megapixels", ylabel="seconds", title="From file to label map")
+    points = result["separation"]["by_pixels"]
+    pixels = [point["size"] ** 2 / 1e6 for point in points]
+    axes[1].loglog(pixels, [point["seconds"] for point in points], "o-", label="measured")
+    title = f"Without the network, {points[-1]['nuclei']:,} nuclei at most"
+    axes[1].set(xlabel="megapixels", ylabel="seconds", title=title)
+    for axis in axes[:2]:
+        draw_slope(axis)
+    points = result["separation"]["by_nuclei"]
+    counts, seconds = ([point[key] for point in points] for key in ("nuclei", "seconds"))
+    axes[2].plot(counts, seconds, "o", label="measured")
+    line = np.polynomial.Polynomial.fit(counts, seconds, 1)
+    axes[2].plot(*line.linspace(2, [0, max(counts)]), "--", color="grey", label="best line")
+    size = points[0]["size"]
+    axes[2].set(xlabel="nuclei", ylabel="seconds", title=f"Without the network, {size}x{size}")
+    axes[2].set_ylim(bottom=0)
+    for axis in axes:
+        axis.legend()
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

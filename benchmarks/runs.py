@@ -14,7 +14,7 @@ from pathlib import Path
 import keras
 import psutil
 
-from keras_nuclei import segmentation
+from keras_nuclei import instances, segmentation
 from keras_nuclei.presets import PRESETS
 
 NOT_DSB2018 = "*** SYNTHETIC IMAGES, NOT DSB2018: these numbers say nothing about real nuclei. ***"
@@ -137,9 +137,9 @@ def segment_settings() -> dict:
     """How `keras_nuclei.segment` shows images and makes nuclei of maps, as JSON reads it again."""
     return {
         "diameters": [segmentation.SMALLEST_DIAMETER, segmentation.LARGEST_DIAMETER],
-        "threshold": segmentation.THRESHOLD,
-        "seed_thresholds": [*segmentation.SEED_THRESHOLDS],
-        "smoothing": segmentation.SMOOTHING,
+        "threshold": instances.THRESHOLD,
+        "seed_thresholds": [*instances.SEED_THRESHOLDS],
+        "smoothing": instances.SMOOTHING,
     }
 
 

@@ -68,6 +68,14 @@ class InstanceScores(keras.callbacks.Callback):
         >>> history = model.fit(images, masks, epochs=1, verbose=0, callbacks=[scores])
         >>> history.history["val_dsb"]
         [1.0]
+
+        To keep the best model, list after it what monitors one of the names; Keras can't tell by
+        itself that more of it is better:
+
+        >>> best = keras.callbacks.ModelCheckpoint(
+        ...     "best.keras", monitor="val_dsb", mode="max", save_best_only=True
+        ... )
+        >>> callbacks = [scores, best]
     """
 
     def __init__(

@@ -1,6 +1,8 @@
 """The command `keras-nuclei`: segment files and folders of images, without a line of code."""
 
 import argparse
+import functools
+import logging
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -10,22 +12,17 @@ from typing import TYPE_CHECKING, TextIO, TypeVar
 import keras
 import numpy as np
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from keras_nuclei import __version__, export
 from keras_nuclei.images import read_pages
+from keras_nuclei.instances import THRESHOLD
 from keras_nuclei.jobs import Job, name_jobs, output_names
 from keras_nuclei.measure import measure, overlay
 from keras_nuclei.presets import PRESETS
 from keras_nuclei.results import TABLES, ResultFolder
 from keras_nuclei.runtimes import fastest
-from keras_nuclei.segmentation import (
-    LARGEST_WHOLE,
-    THRESHOLD,
-    VIEWS,
-    check_model,
-    check_size,
-    segment,
-)
+from keras_nuclei.segmentation import LARGEST_WHOLE, VIEWS, check_model, check_size, segment
 
 if TYPE_CHECKING:
     import pandas
@@ -48,10 +45,12 @@ def main(argv: Sequence[str] | None = None, *, load_segmenter: Callable | None =
             a label map. None loads the model that the arguments name.
 
     Returns:
-        Exit code: 0 all good, 1 some images failed, 130 interrupted.
+        Exit code: 0 all good, 1 something failed and the rest is done (an image, a table, or one
+            of several arguments, which named no image), 130 interrupted.
 
     Raises:
-        SystemExit: With code 2, where the arguments are wrong or results would be lost.
+        SystemExit: With code 2, where the arguments are wrong, there is no image at all, or results
+            would be lost.
 
     Example:
         >>> main(["models"])  # doctest: +ELLIPSIS
@@ -61,8 +60,15 @@ def main(argv: Sequence[str] | None = None, *, load_segmenter: Callable | None =
     arguments = _parser().parse_args(argv)
     if arguments.command == "models":
         return _list_models()
+    # What the library logs is to be seen, and to leave the progress bar in one piece.
+    with logging_redirect_tqdm([logging.getLogger("keras_nuclei")]):
+        return _run(arguments, load_segmenter or _load_segmenter)
+
+
+def _run(arguments: argparse.Namespace, load_segmenter: Callable) -> int:
+    """What `main` does for `segment`."""
     try:
-        prepared = _prepare(arguments, load_segmenter or _load_segmenter)
+        prepared = _prepare(arguments, load_segmenter)
     except (ValueError, OSError) as error:
         arguments.refuse(str(error))
     except KeyboardInterrupt:
@@ -110,7 +116,12 @@ def _parser() -> argparse.ArgumentParser:
         help="the probability above which a pixel is nucleus: lower for wider nuclei, higher for "
         "narrower ones (default: %(default)s)",
     )
-    add("--channel", type=_index, help="the nuclear stain of several channels, counted from 0")
+    add(
+        "--channel",
+        type=_index,
+        help="the nuclear stain of several channels, counted from 0; a TIFF stack of three or four "
+        "pages has channels, not pages, where it was saved as RGB",
+    )
     add("--pixel-size", type=_positive, help="in micrometres, for areas in square micrometres")
     add(
         "--formats",
@@ -130,7 +141,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--overwrite",
         action="store_true",
-        help="start anew; deletes the results of other settings that the folder holds",
+        help="start anew; deletes the results of other settings that the folder holds, and "
+        "replaces tables that were edited",
     )
     return parser
 
@@ -186,32 +198,44 @@ def _formats(text: str) -> list[str]:
     return [name for name in _FORMATS if name in names]
 
 
-def _find_images(patterns: Sequence[str], results: set[Path]) -> list[Path]:
-    """The images that patterns name, but for the results of earlier runs among them."""
-    found = []
+def _find_images(patterns: Sequence[str], results: set[Path]) -> tuple[list[Path], list[str]]:
+    """Find the images that patterns name, but for the results of earlier runs among them.
+
+    Returns:
+        The images, and of each pattern that names none what is wrong with it.
+    """
+    found, failures = [], []
     for pattern in patterns:
         path = Path(pattern).expanduser()
-        if path.is_file():
-            found += [] if path.resolve() in results else [path]
-            continue
-        candidates = path.iterdir() if path.is_dir() else _expand(path)
-        images = [
-            candidate
-            for candidate in sorted(candidates)
-            if candidate.suffix.lower() in _SUFFIXES
-            and candidate.is_file()
-            and not candidate.name.startswith(".")
-            and candidate.resolve() not in results
-        ]
-        if not images:
-            raise ValueError(
-                f"Nothing to segment: {pattern} is neither a file, nor a folder that holds images "
-                f"({', '.join(_SUFFIXES)}), nor a pattern that any match."
-            )
-        found += images
+        try:
+            if path.is_file():
+                found += [] if path.resolve() in results else [path]
+            elif images := _images_in(path, results):
+                found += images
+            else:
+                failures.append(
+                    f"{pattern} is neither a file, nor a folder that holds images "
+                    f"({', '.join(_SUFFIXES)}), nor a pattern that any match."
+                )
+        # As of a folder that may not be read, or of a pattern that is none, such as a**b.
+        except (ValueError, OSError) as error:
+            failures.append(f"{pattern}: {error}")
     if not found:
-        raise ValueError("Nothing to segment: all files named are results of earlier runs.")
-    return found
+        reasons = failures or ["all files named are results of earlier runs."]
+        raise ValueError(f"Nothing to segment: {' '.join(reasons)}")
+    return found, failures
+
+
+def _images_in(path: Path, results: set[Path]) -> list[Path]:
+    candidates = path.iterdir() if path.is_dir() else _expand(path)
+    return [
+        candidate
+        for candidate in sorted(candidates)
+        if candidate.suffix.lower() in _SUFFIXES
+        and candidate.is_file()
+        and not candidate.name.startswith(".")
+        and candidate.resolve() not in results
+    ]
 
 
 def _expand(pattern: Path) -> Iterable[Path]:
@@ -239,23 +263,24 @@ def _settings(arguments: argparse.Namespace) -> dict:
 
 def _prepare(
     arguments: argparse.Namespace, load_segmenter: Callable
-) -> tuple[list[Job], list[Job], ResultFolder, Callable | None]:
+) -> tuple[list[Job], list[Job], ResultFolder, Callable | None, list[str]]:
     """Find out all that can be wrong before the folder is touched; open it last.
 
     Returns:
-        All images, those that are still to be segmented, the folder, and what segments.
+        All images, those that are still to be segmented, the folder, what segments, and what is
+        wrong with arguments that name no image.
     """
     _check_model(arguments.model)
     check_size(arguments.diameter, arguments.scale)
     folder = ResultFolder(arguments.output, _settings(arguments))
-    images = _find_images(arguments.images, folder.outputs())
+    images, failures = _find_images(arguments.images, folder.outputs())
     jobs = name_jobs(images, folder.names())
     overwrite = arguments.overwrite
     folder.check(jobs, overwrite=overwrite)
     waiting = [job for job in jobs if overwrite or not folder.is_complete(job)]
     segmenter = load_segmenter(arguments) if waiting else None
     folder.open(jobs, overwrite=overwrite)
-    return jobs, waiting, folder, segmenter
+    return jobs, waiting, folder, segmenter, failures
 
 
 def _load_segmenter(arguments: argparse.Namespace) -> Callable:
@@ -290,6 +315,7 @@ def _segment_all(
     waiting: list[Job],
     folder: ResultFolder,
     segmenter: Callable | None,
+    other_failures: list[str],
     arguments: argparse.Namespace,
 ) -> int:
     if len(waiting) < len(jobs):
@@ -310,13 +336,18 @@ def _segment_all(
         try:
             if path := folder.write_table(table):
                 _say(f"The table of all {table} is {path}")
+        except ValueError as error:  # it has been edited
+            other_failures.append(str(error))
         except OSError as error:  # as where a spreadsheet holds the old one open
-            failures.append(f"{table}.csv: {_explain(error)} Run the same command once more.")
+            other_failures.append(f"{table}.csv: {_explain(error)} Run the same command once more.")
+    _say_failures(f"Of {len(jobs)} images, these failed:", failures)
+    _say_failures("Apart from images, these failed:", other_failures)
+    return 1 if failures or other_failures else 0
+
+
+def _say_failures(title: str, failures: list[str]) -> None:
     if failures:
-        _say(f"Of {len(jobs)} images, these failed:", sys.stderr)
-        for failure in failures:
-            _say(f"  {failure}", sys.stderr)
-    return 1 if failures else 0
+        _say("\n  ".join([title, *failures]), sys.stderr)
 
 
 def _explain(error: Exception) -> str:
@@ -334,15 +365,15 @@ def _segment_one(
 
     before = job.identity()
     pages = read_pages(job.source)
-    views = [_nuclear_channel(page, arguments.channel) for page in pages]
-    label_maps = [np.asarray(segmenter(view)) for view in views]
+    views = _by_page(lambda page: _nuclear_channel(page, arguments.channel), pages)
+    label_maps = _by_page(lambda view: np.asarray(segmenter(view)), views)
     if all(map(_is_grey_in_colour, pages)):
         pages = [page[..., 0] for page in pages]
+    measure_page = functools.partial(measure, pixel_size=arguments.pixel_size)
     tables, counts = [], []
-    for number, (page, label_map) in enumerate(zip(pages, label_maps, strict=True), start=1):
+    for number, table in enumerate(_by_page(measure_page, label_maps, pages), start=1):
         place = {"image": job.name, "page": number}
-        table = measure(label_map, page, pixel_size=arguments.pixel_size)
-        counts.append(place | _summary(table, label_map.size))
+        counts.append(place | _summary(table, label_maps[number - 1].size))
         table = table.reset_index()
         for column, (name, value) in enumerate(place.items()):
             table.insert(column, name, value)
@@ -368,6 +399,20 @@ def _segment_one(
     if len(table):
         return f"{line}, median area {table.area_px.median():g} pixels"
     return f"{line}; if you see some, say how large they are (--diameter) or where (--channel)"
+
+
+def _by_page(function: Callable, *lists: list) -> list:
+    """What a function makes of each page; of several, an error names the one that it is about."""
+    results = []
+    for number, values in enumerate(zip(*lists, strict=True), start=1):
+        try:
+            results.append(function(*values))
+        except Exception as error:
+            if len(lists[0]) == 1:
+                raise
+            text = f"page {number} of {len(lists[0])}: {_explain(error)}"
+            raise ValueError(text) from error
+    return results
 
 
 def _summary(table: "pandas.DataFrame", num_pixels: int) -> dict:

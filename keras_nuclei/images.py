@@ -5,6 +5,7 @@
 """
 
 import contextlib
+import logging
 import math
 import threading
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,9 @@ _OTHER_COLOURS = ("SEPARATED", "CIELAB", "ICCLAB", "ITULAB", "LOGLUV")
 # Percentiles come from a grid of at least this many pixels, where there are four times as many.
 _SAMPLED_PIXELS = 2**20
 _PILLOW_SETTINGS = threading.Lock()
+# PLANARCONFIG.SEPARATE of tifffile, and of TIFF: red, green and blue lie one after another.
+_PLANAR = 2
+_logger = logging.getLogger(__name__)
 
 
 def read_image(path: FilePath) -> np.ndarray:
@@ -72,6 +76,9 @@ def read_pages(path: FilePath) -> list[np.ndarray]:
     `(C, H, W)` becomes `(H, W, C)`. Every other axis (depth, time, position, one without a name)
     counts pages, the last axis fastest. Of slide scanners' files only the slide is read. Images may
     be as large as memory is: Pillow's limit, against bombs from strangers, does not hold here.
+
+    A stack of three or four pages that was saved as planar RGB, as tifffile does unless told
+    otherwise, can't be told from an image in colour: it is read as one, and a warning is logged.
 
     Args:
         path: As for `read_image`.
@@ -301,7 +308,33 @@ def _read_tiff(file: BinaryIO) -> list[np.ndarray]:
             planes = [(page.asarray(), page.axes, page) for page in pages]
         else:
             planes = [plane for one in series for plane in _planes(one, tiff)]
-        return [image for plane in planes for image in _read_planes(*plane, tiff.is_imagej)]
+        images = [image for plane in planes for image in _read_planes(*plane, tiff.is_imagej)]
+        if not tiff.is_ome:  # whose metadata tell pages from samples
+            _warn_of_stacks(file.name, planes)
+        return images
+
+
+def _warn_of_stacks(name: str, planes: list[tuple[np.ndarray, str, Any]]) -> None:
+    """Log once, for all planes of a file, that colours may be what was meant to be pages."""
+    pages = [page for _, axes, page in planes if _is_like_a_stack(axes, page)]
+    if pages:
+        _logger.warning(
+            "%s is read in colour: it holds planes of red, green and blue%s. If these are the "
+            "pages of a stack, save it anew: tifffile.imwrite(path, stack, "
+            'photometric="minisblack").',
+            name,
+            ", and one of alpha, which is left out" if pages[0].extrasamples else "",
+        )
+
+
+def _is_like_a_stack(axes: str, page: Any) -> bool:
+    """Whether colours are stored as tifffile, unless told otherwise, stores 3 or 4 grey pages."""
+    samples = (page.samplesperpixel, *page.extrasamples)
+    return (
+        "S" in axes  # else its metadata tell what the planes are
+        and (page.photometric.name, page.planarconfig) == ("RGB", _PLANAR)
+        and samples in ((3,), (4, 1), (4, 2))  # 1 and 2 are the two kinds of alpha
+    )
 
 
 def _planes(series: Any, tiff: Any) -> list[tuple[np.ndarray, str, Any]]:

@@ -10,16 +10,20 @@ import numpy as np
 from scipy import ndimage
 
 from keras_nuclei.typing import ArrayLike
-from keras_nuclei.validation import as_label_map
+from keras_nuclei.validation import as_label_map, require_number
+
+THRESHOLD, SEED_THRESHOLDS, SMOOTHING = 0.55, (0.5,), 1.5
+"""How nuclei are made of maps if nobody says otherwise; chosen for the presets by
+`benchmarks/separation.py`."""
 
 
 def label_nuclei(
     foreground: np.ndarray,
     distance: np.ndarray,
     *,
-    threshold: float = 0.5,
-    seed_thresholds: Sequence[float] = (0.5, 0.7),
-    smoothing: float = 1.5,
+    threshold: float = THRESHOLD,
+    seed_thresholds: Sequence[float] = SEED_THRESHOLDS,
+    smoothing: float = SMOOTHING,
     min_seed_area: int = 8,
     sure: float = 0.8,
     min_area: int = 12,
@@ -32,11 +36,14 @@ def label_nuclei(
     (`skimage.segmentation.watershed`), and meet in the valleys. A piece of foreground without a
     seed is one nucleus if the network is sure of it, else it is dropped.
 
+    The defaults are those of `keras_nuclei.segment`. Of maps that a model drew at another scale,
+    `keras_nuclei.segmentation.label_maps` makes nuclei, which counts in the model's pixels.
+
     Args:
         foreground: Probability that a pixel lies in a nucleus, `(H, W)` or `(H, W, 1)`, 0..1.
         distance: How deep a pixel lies in its nucleus, of the same shape: 0 at the rim, 1 in the
             middle.
-        threshold: Pixels with a higher probability are foreground.
+        threshold: Pixels with a higher probability are foreground; 0..1.
         seed_thresholds: Pixels with a distance above the lowest are seeds, neighbours the same
             one, but for those that pixels above a higher threshold break up.
         smoothing: Standard deviation in pixels of the Gaussian that `distance` is smoothed with
@@ -51,8 +58,9 @@ def label_nuclei(
         int32 `(H, W)`: 0 background, 1..n the nuclei.
 
     Raises:
-        ValueError: If the maps are not of one shape `(H, W)`, or not in 0..1, or `smoothing` is
-            below 0.
+        TypeError: If a threshold, or `smoothing`, is no number.
+        ValueError: If the maps are not of one shape `(H, W)`, or not in 0..1; if a threshold is not
+            in 0..1, there is none for seeds, or `smoothing` is below 0 or not finite.
 
     Example:
         >>> import numpy as np
@@ -72,8 +80,7 @@ def label_nuclei(
             "foreground and distance must have one shape; got "
             f"{foreground.shape} and {distance.shape}."
         )
-    if smoothing < 0:
-        raise ValueError(f"smoothing must be 0 or above; got {smoothing}.")
+    _require_settings(threshold, seed_thresholds, smoothing)
     inside = foreground > threshold
     if smoothing:
         distance = _smooth(distance, smoothing)
@@ -142,6 +149,20 @@ def draw_maps(label_map: ArrayLike) -> dict[str, np.ndarray]:
     np.maximum.at(deepest, labels.ravel(), depth.ravel())
     maps = {"foreground": foreground, "distance": depth * foreground / deepest[labels]}
     return {name: values[..., None].astype(np.float32) for name, values in maps.items()}
+
+
+def _require_settings(threshold: float, seed_thresholds: Sequence[float], smoothing: float) -> None:
+    levels = np.asarray(seed_thresholds)
+    if levels.ndim != 1 or not levels.size or levels.dtype.kind not in "iuf":
+        raise TypeError(
+            f"seed_thresholds must be a list of one or more numbers; got {seed_thresholds!r}."
+        )
+    require_number(threshold=threshold, smoothing=smoothing)
+    for name, values in (("threshold", threshold), ("seed_thresholds", levels)):
+        if not (np.min(values) >= 0 and np.max(values) <= 1):  # nor is NaN
+            raise ValueError(f"{name} must be in 0..1, as the maps are; got {values}.")
+    if not (np.isfinite(smoothing) and smoothing >= 0):
+        raise ValueError(f"smoothing must be a number of pixels, 0 or above; got {smoothing}.")
 
 
 def _smooth(values: np.ndarray, sigma: float) -> np.ndarray:

@@ -37,8 +37,31 @@ class Job:
 
     def digest(self) -> str:
         """The SHA-256 of what the file holds, wherever it lies and whenever it was written."""
-        with self.source.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(self.source)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of what a file holds, in hexadecimal digits.
+
+    Args:
+        path: The file.
+
+    Returns:
+        64 digits.
+
+    Raises:
+        OSError: If it can't be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "a.csv")
+        ...     _ = path.write_text("image")
+        ...     sha256(path)[:8]
+        '6105d6cc'
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def name_jobs(sources: Iterable[Path], earlier: Mapping[Path, str] | None = None) -> list[Job]:

@@ -1,16 +1,18 @@
 """A folder of results that an interrupted run can go on with, and that no other run spoils.
 
-A hidden folder in it, `.keras_nuclei`, holds the settings of the run, and for each image a record
-(what was read, what was written) and its tables. A folder belongs to one setting.
+A hidden folder in it, `.keras_nuclei`, holds the settings of the run, for each image a record (what
+was read, what was written) and its tables, and the SHA-256 of the tables of all images, by which
+one that somebody has edited is told from our own. A folder belongs to one setting.
 """
 
+import contextlib
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from keras_nuclei.export import atomic_path
-from keras_nuclei.jobs import Job, output_names, without_page
+from keras_nuclei.jobs import Job, output_names, sha256, without_page
 from keras_nuclei.typing import FilePath
 
 TABLES = {"nuclei": "images", "images": "pages"}
@@ -84,7 +86,8 @@ class ResultFolder:
         """Take possession of the folder, or refuse to before anything is lost.
 
         With `overwrite`, what the folder's records list is deleted: of these images, or, where
-        the settings are others, of all images.
+        the settings are others, of all images. A table of all images may be replaced then, even
+        if it has been edited.
 
         Args:
             jobs: As for `check`.
@@ -95,12 +98,10 @@ class ResultFolder:
         """
         jobs = list(jobs)
         self.check(jobs, overwrite=overwrite)
+        self._recognize_tables()
         if overwrite:
             self._delete(self._outdated(jobs))
-            earlier = _read_json(self._settings_file) or self.settings
-            if earlier != self.settings and "csv" in earlier.get("formats", ()):
-                for table in TABLES:
-                    self._joined_table(table).unlink(missing_ok=True)
+            self._give_up_tables()
         self._state.mkdir(parents=True, exist_ok=True)
         _write_json(self._settings_file, self.settings)
         if overwrite:
@@ -172,38 +173,99 @@ class ResultFolder:
     def write_table(self, table: str) -> Path | None:
         """Join the tables of all complete images, in the order of names, to one file.
 
-        A column that one image's table lacks, as of a third channel, is left empty there.
+        A column that one image's table lacks, as of a third channel, is left empty there. A file
+        that holds all this already is not touched.
 
         Args:
             table: Of `TABLES`; the file is named after it.
 
         Returns:
             The path of the file; None where no image is complete, and there is no file.
+
+        Raises:
+            ValueError: If the file that is there holds neither this nor what was written before,
+                as one that has been edited. It stays as it is.
         """
-        records = self._records().items()
-        tables = [self._table_file(name, table) for name, record in records if record["complete"]]
-        tables = [path for path in tables if path.exists()]
-        joined_table = self._joined_table(table)
-        if not tables:
-            joined_table.unlink(missing_ok=True)
-            return None
-        columns: dict[str, None] = {}
-        for path in tables:
-            with path.open(newline="", encoding="utf-8") as file:
-                columns |= dict.fromkeys(next(csv.reader(file), []))
-        with (
-            atomic_path(joined_table) as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as joined,
-        ):
-            writer = csv.DictWriter(joined, list(columns), lineterminator="\n")
-            writer.writeheader()
-            for path in tables:
-                with path.open(newline="", encoding="utf-8") as file:
-                    writer.writerows(csv.DictReader(file))
-        return joined_table
+        path = self._joined_table(table)
+        with self._draft(table) as draft:
+            if draft is None:
+                self._refuse_edited(table)
+                path.unlink(missing_ok=True)
+                return None
+            if not path.exists() or sha256(path) != sha256(draft):
+                self._refuse_edited(table)
+                self._note_table(table, sha256(draft))
+                draft.replace(path)
+        return path
 
     def _joined_table(self, table: str) -> Path:
         return self.path / f"{table}.csv"
+
+    @contextlib.contextmanager
+    def _draft(self, table: str) -> Iterator[Path | None]:
+        """Offer a file that holds what a table should hold; None where no image is complete."""
+        records = self._records().items()
+        tables = [self._table_file(name, table) for name, record in records if record["complete"]]
+        tables = [path for path in tables if path.exists()]
+        draft = self._state / f"{table}.csv"
+        try:
+            if tables:
+                _join(tables, draft)
+            yield draft if tables else None
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _is_ours(self, table: str) -> bool:
+        """Whether a table that is there is as it was written; no, where the note is damaged."""
+        noted = (_read_json(self._notes_file) or {}).get(table)
+        return isinstance(noted, list) and sha256(self._joined_table(table)) in noted
+
+    def _note_table(self, table: str, new: str) -> None:
+        """Note what a table is going to hold, beside what it holds and may be replaced.
+
+        Both, since an interruption leaves the one or the other there. What it held once is
+        forgotten: whoever brings it back may want to keep it.
+        """
+        path = self._joined_table(table)
+        noted = {new, sha256(path)} if path.exists() else {new}
+        notes = _read_json(self._notes_file) or {}
+        _write_json(self._notes_file, {**notes, table: sorted(noted)})
+
+    def _recognize_tables(self) -> None:
+        """Note tables that hold what they should, where the note of them is lost or damaged."""
+        for table in TABLES:
+            path = self._joined_table(table)
+            if path.is_file() and not self._is_ours(table):
+                with self._draft(table) as draft:
+                    if draft is not None and sha256(draft) == sha256(path):
+                        self._note_table(table, sha256(path))
+
+    def _give_up_tables(self) -> None:
+        """Delete the tables of other settings, and allow `write_table` to replace all others.
+
+        Where there will be no table to take its place, one that has been edited stays.
+        """
+        earlier = _read_json(self._settings_file) or self.settings
+        outdated = earlier != self.settings and "csv" in earlier.get("formats", ())
+        replaced = "csv" in self.settings.get("formats", ())
+        for table in TABLES:
+            path = self._joined_table(table)
+            if not path.is_file():
+                continue
+            if outdated and (replaced or self._is_ours(table)):
+                path.unlink()
+            elif replaced:
+                # A note outlives an interruption: to go on needs no `overwrite` again.
+                self._note_table(table, sha256(path))
+
+    def _refuse_edited(self, table: str) -> None:
+        path = self._joined_table(table)
+        if path.exists() and not self._is_ours(table):
+            raise ValueError(
+                f"{path} is not as it was written, and stays as it is: it may hold what you have "
+                "added. Rename or move it and run the same command once more, or pass --overwrite, "
+                "which replaces it and segments the images anew."
+            )
 
     @property
     def _state(self) -> Path:
@@ -212,6 +274,10 @@ class ResultFolder:
     @property
     def _settings_file(self) -> Path:
         return self._state / "settings.json"
+
+    @property
+    def _notes_file(self) -> Path:
+        return self._state / "tables.json"
 
     def _record_file(self, name: str) -> Path:
         return self._state / "images" / f"{name}.json"
@@ -296,6 +362,20 @@ class ResultFolder:
 
     def _files(self, job: Job) -> list[Path]:
         return [self.path / name for names in output_names(job.name).values() for name in names]
+
+
+def _join(tables: list[Path], joined_table: Path) -> None:
+    """Write the rows of all tables to one file, under all columns that any of them has."""
+    columns: dict[str, None] = {}
+    for path in tables:
+        with path.open(newline="", encoding="utf-8") as file:
+            columns |= dict.fromkeys(next(csv.reader(file), []))
+    with joined_table.open("w", newline="", encoding="utf-8") as joined:
+        writer = csv.DictWriter(joined, list(columns), lineterminator="\n")
+        writer.writeheader()
+        for path in tables:
+            with path.open(newline="", encoding="utf-8") as file:
+                writer.writerows(csv.DictReader(file))
 
 
 def _is_of(record: dict, job: Job) -> bool:

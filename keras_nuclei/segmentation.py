@@ -13,17 +13,19 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 
 from keras_nuclei.images import contrast_limits, normalize
-from keras_nuclei.instances import label_nuclei
+from keras_nuclei.instances import SEED_THRESHOLDS, SMOOTHING, THRESHOLD, label_nuclei
 from keras_nuclei.runtimes import fastest
 from keras_nuclei.stitching import check_out, label_tiled
 from keras_nuclei.tiles import image_shape
 from keras_nuclei.tiling import input_shape, predict_tiled
 from keras_nuclei.typing import Sliceable
+from keras_nuclei.validation import require_number
 
 _logger = logging.getLogger(__name__)
 
 LARGEST_WHOLE = 2048
-"""Images of more pixels than this squared are labelled in tiles of this height and width."""
+"""Images of more pixels than this squared are labelled in tiles of this height and width; smaller
+ones where the model sees them enlarged more than `LARGEST_SCALE` times."""
 
 SMALLEST_DIAMETER, LARGEST_DIAMETER = 26, 50
 """Of the nuclei that a model is shown, in pixels. Smaller and larger ones are brought there, before
@@ -47,10 +49,6 @@ FAR_MARGIN = 1.0
 CLEAR = 0.6
 """Where nuclei show less clearly, other parts of the image are looked at, too. Of the views of
 validation images that `benchmarks/diameters.py` makes all are clearer; specks of noise are not."""
-
-THRESHOLD, SEED_THRESHOLDS, SMOOTHING = 0.55, (0.5,), 1.5
-"""How nuclei are made of maps (see `label_maps`) if nobody says otherwise; chosen by
-`benchmarks/separation.py`."""
 
 VIEWS = {
     1: (1, (1.0,)),
@@ -82,8 +80,9 @@ def segment(
 
     The contrast is stretched (`keras_nuclei.images.normalize`), the model draws its maps tile by
     tile (`keras_nuclei.tiling.predict_tiled`), and a watershed makes separate nuclei of them
-    (`keras_nuclei.instances.label_nuclei`). Of images larger than 2048x2048 pixels no more than a
-    tile of that size is in memory at once, but for the label map itself (see `out`).
+    (`keras_nuclei.instances.label_nuclei`). Of images larger than 2048x2048 pixels (where a `scale`
+    above 2 is asked for: so many of the model's, 4096x4096) no more than a tile of that size is in
+    memory at once, but for the label map itself (see `out`).
 
     Args:
         image: `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)`: grey, RGB or RGBA, of any real
@@ -136,6 +135,7 @@ def segment(
     _require_augmentations(augmentations)
     if out is not None:
         check_out(out, image.shape[:2])
+    _require_finite(image)
     limits = _limits(image, model)
     if scale is None:
         seen = None
@@ -157,12 +157,11 @@ def segment(
         )
         return label_maps(maps, scale=scale, threshold=threshold)
 
-    if image.shape[0] * image.shape[1] <= LARGEST_WHOLE**2 and out is None:
+    whole = round(LARGEST_WHOLE * LARGEST_SCALE / max(scale, LARGEST_SCALE))
+    if image.shape[0] * image.shape[1] <= whole**2 and out is None:
         return label(np.asarray(image), progress)
-    overlap = min(LARGEST_WHOLE // 2, round(256 / min(scale, 1)))
-    return label_tiled(
-        image, label, tile_size=LARGEST_WHOLE, overlap=overlap, progress=progress, out=out
-    )
+    overlap = min(whole // 2, round(256 / min(scale, 1)))
+    return label_tiled(image, label, tile_size=whole, overlap=overlap, progress=progress, out=out)
 
 
 def model_scale(
@@ -253,6 +252,24 @@ def _as_image(image: Sliceable) -> Sliceable:
         image = np.asarray(image)
     image_shape(image, grey=True)
     return image
+
+
+def _require_finite(image: Sliceable, rows: int = 256) -> None:
+    """Refuse NaN in an image of many tiles before the first, and say where it is.
+
+    A smaller one is looked at as a whole, where its contrast is stretched.
+    """
+    corner = np.asarray(image[:1, :1])
+    if corner.dtype.kind != "f" or image.shape[0] * image.shape[1] <= LARGEST_WHOLE**2:
+        return
+    for top in range(0, image.shape[0], rows):
+        finite = np.isfinite(np.asarray(image[top : top + rows]))
+        if not finite.all():
+            row, column, *_ = np.argwhere(~finite)[0]
+            raise ValueError(
+                f"The image holds NaN or infinity, first seen in row {top + row}, column {column}. "
+                "Replace it first, for instance with np.nan_to_num(image, posinf=..., neginf=...)."
+            )
 
 
 def _limits(image: Sliceable, model: keras.Model | Callable) -> tuple[float, float]:
@@ -415,6 +432,8 @@ def _busiest_windows(
 
 
 def _require_tile_size(tile_size: int) -> None:
+    if isinstance(tile_size, bool) or not isinstance(tile_size, int | np.integer):
+        raise TypeError(f"tile_size must be a whole number of pixels; got {tile_size!r}.")
     if tile_size < 128 or tile_size % 32:
         raise ValueError(f"tile_size must be a multiple of 32, at least 128; got {tile_size}.")
 
@@ -442,7 +461,7 @@ def check_size(diameter: float | None = None, scale: float | None = None) -> Non
     for name, value in (("diameter", diameter), ("scale", scale)):
         if value is None:
             continue
-        _require_number(name, value)
+        require_number(**{name: value})
         if not (np.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be a positive number; got {value}.")
     if scale is not None and not SMALLEST_SCALE <= scale <= LARGEST_ASKED_SCALE:
@@ -507,18 +526,13 @@ def _as_model_takes(image: np.ndarray, model: keras.Model | Callable) -> np.ndar
 
 
 def _require_threshold(threshold: float) -> None:
-    _require_number("threshold", threshold)
+    require_number(threshold=threshold)
     if not 0 < threshold < 1:  # nor is NaN
         raise ValueError(f"threshold must be above 0 and below 1; got {threshold}.")
 
 
-def _require_number(name: str, value: float) -> None:
-    array = np.asarray(value)
-    if array.ndim or array.dtype.kind not in "iuf":
-        raise TypeError(f"{name} must be a number; got {value!r}.")
-
-
 def _require_augmentations(augmentations: int) -> None:
+    require_number(augmentations=augmentations)
     if augmentations not in VIEWS:
         *most, last = VIEWS
         expected = f"{', '.join(map(str, most))} or {last}"

@@ -168,12 +168,14 @@ def check_out(out: np.ndarray, size: tuple[int, ...]) -> None:
     """Check that a label map of an image can be written to an array.
 
     Raises:
-        TypeError: If it is not int32 or int64.
+        TypeError: If it is no array, or not of int32 or int64.
         ValueError: If it has another height or width.
 
     Example:
         >>> check_out(np.zeros((3, 4), "int32"), size=(3, 4))
     """
+    if not (hasattr(out, "shape") and hasattr(out, "dtype")):
+        raise TypeError(f"out must be an array, such as a memory map; got {out!r}.")
     if tuple(out.shape) != tuple(size):
         raise ValueError(
             f"out must have the height and width of the image, {tuple(size)}; got "

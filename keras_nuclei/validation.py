@@ -268,6 +268,14 @@ def as_label_map(label_map: ArrayLike, name: str = "label_map") -> np.ndarray:
     return label_map
 
 
+def require_number(**values: Any) -> None:
+    """Raise TypeError unless each value is one real number. Names it and shows it."""
+    for name, value in values.items():
+        array = np.asarray(value)
+        if array.ndim or array.dtype.kind not in "iuf":
+            raise TypeError(f"{name} must be a number; got {value!r}.")
+
+
 def require_at_least_one(**values: int) -> None:
     """Raise ValueError unless each number is at least 1. Names it and shows its value."""
     for name, value in values.items():

@@ -5,6 +5,7 @@ At the end, with models.
 
 import dataclasses
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -157,6 +158,34 @@ def test_a_stack_with_a_colour_is_in_colour_on_all_pages(folder):
     table = pd.read_csv("out/nuclei.csv")
     assert "intensity_mean" not in table
     assert table.intensity_mean_1.tolist() == [100, 50]
+
+
+def test_planes_of_colour_that_may_be_pages_are_spoken_of(folder, capsys):
+    stack = np.stack([squares(2)] * 4)
+    tifffile.imwrite("images/planes.tif", stack, photometric="rgb", planarconfig="separate")
+    tifffile.imwrite("images/stack.tif", stack, photometric="minisblack")
+    assert run("images", "--output", "out") == 0
+    printed = capsys.readouterr()
+    assert printed.err.count("is read in colour: it holds planes of red, green and blue") == 1
+    line = next(line for line in printed.err.splitlines() if "is read in colour" in line)
+    assert line.startswith(f"{Path('images/planes.tif')} is read in colour")
+    assert "planes.tif: 2 nuclei, " in printed.out
+    assert "stack.tif: 8 nuclei on 4 pages, " in printed.out
+    assert not logging.getLogger("keras_nuclei").handlers
+
+
+def test_warnings_are_said_from_the_loading_of_the_model_on(folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(2))
+
+    def load(arguments):
+        logging.getLogger("keras_nuclei.runtimes").warning("%s is slow", "a model")
+        logging.getLogger("keras_nuclei.segmentation").info("a diameter")
+        return load_threshold(arguments)
+
+    assert run("images", "--output", "out", load_segmenter=load) == 0
+    errors = capsys.readouterr().err
+    assert errors.count("a model is slow\n") == 1
+    assert "a diameter" not in errors
 
 
 def test_images_without_nuclei_count_too(folder):
@@ -384,6 +413,83 @@ def test_failures_say_what_they_are(error, text, folder, capsys):
     assert text in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("bad", "options", "message"),
+    [
+        (np.full((12, 22), np.nan, "float32"), [], "page 4 of 5: 264 of 264 values"),
+        (np.zeros((12, 22, 2), "uint8"), [], "page 4 of 5: it has 2 channels; say which one"),
+        (squares(2), ["--channel", 1], "page 1 of 5: it is grey: it has no channel 1"),
+    ],
+    ids=["NaN", "channels", "channel"],
+)
+def test_a_bad_page_is_named(bad, options, message, folder, capsys):
+    with tifffile.TiffWriter("images/a.tif") as writer:
+        for page in [squares(2)] * 3 + [bad] + [squares(2)]:
+            kind = {"planarconfig": "contig", "extrasamples": [0]} if page.ndim == 3 else {}
+            writer.write(page, photometric="minisblack", metadata=None, **kind)
+    tifffile.imwrite("images/b.tif", squares(1))
+
+    def load(arguments):
+        from keras_nuclei.images import normalize
+
+        return lambda image: load_threshold(arguments)(normalize(image))
+
+    assert run("images/a.tif", "--output", "out", *options, load_segmenter=load) == 1
+    assert f"{Path('images/a.tif')}: {message}" in capsys.readouterr().err
+    assert visible("out") == []
+
+
+def test_a_page_that_fails_with_little_text_is_named_all_the_same(folder, capsys):
+    tifffile.imwrite("images/a.tif", np.stack([squares(2)] * 2), photometric="minisblack")
+
+    def fail(image):
+        raise MemoryError
+
+    assert run("images", "--output", "out", load_segmenter=lambda _: fail) == 1
+    assert "a.tif: page 1 of 2: MemoryError\n" in capsys.readouterr().err
+
+
+def test_arguments_that_name_no_image_do_not_stop_the_rest(folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(1))
+    Path("empty").mkdir()
+    wrong = ["absent.tif", "empty", "*.nd2"]
+    assert run(*wrong, "images", "--output", "out") == 1
+    errors = capsys.readouterr().err
+    _, failures = errors.split("Apart from images, these failed:\n")
+    lines = failures.splitlines()
+    for name, line in zip(wrong, lines, strict=True):
+        assert line.startswith(f"  {name} is neither a file, nor a folder that holds images (.tif")
+    assert "Of 1 images" not in errors
+    assert rows_by_image() == {"a": 1}
+    # What is complete is not done again, and what is wrong is said again.
+    assert run("images", "absent.tif", "--output", "out", load_segmenter=not_called) == 1
+    assert "absent.tif is neither a file" in capsys.readouterr().err
+
+
+def test_failures_of_both_kinds(folder, capsys):
+    Path("images/a.tif").write_bytes(b"no image")
+    assert run("images", "absent.tif", "--output", "out") == 1
+    errors = capsys.readouterr().err
+    assert "Of 1 images, these failed:\n  images" in errors
+    assert "Apart from images, these failed:\n  absent.tif is" in errors
+
+
+def test_a_folder_that_cant_be_read_does_not_stop_the_rest(folder, capsys, monkeypatch):
+    tifffile.imwrite("images/a.tif", squares(1))
+    Path("locked").mkdir()
+    iterdir = Path.iterdir
+
+    def refuse_locked(path):
+        if path.name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse_locked)
+    assert run("locked", "images", "--output", "out") == 1
+    assert "  locked: [Errno 13] Permission denied" in capsys.readouterr().err
+    assert Path("out/nuclei.csv").exists()
+
+
 def test_without_any_result_there_is_no_table(folder, capsys):
     Path("images/a.tif").write_bytes(b"no image")
     assert run("images", "--output", "out") == 1
@@ -561,6 +667,41 @@ def test_a_table_that_cant_be_replaced_is_a_failure(table, folder, capsys):
     assert f"{table}: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("table", ["nuclei.csv", "images.csv"])
+def test_a_table_that_was_edited_is_a_failure(table, folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(1))
+    assert run("images", "--output", "out") == 0
+    table = Path("out", table)
+    edited = table.read_text().replace("\n", ",mine\n")
+    table.write_text(edited)
+    # Even where nothing is new: the table is not the one that the command promises.
+    assert run("images", "--output", "out", load_segmenter=not_called) == 1
+    tifffile.imwrite("images/b.tif", squares(2))
+    capsys.readouterr()
+    assert run("images", "--output", "out") == 1
+    printed = capsys.readouterr()
+    assert f"Apart from images, these failed:\n  {table} is not as it was written" in printed.err
+    assert f"is {table}\n" not in printed.out
+    assert table.read_text() == edited
+    table.rename("mine.csv")
+    assert run("images", "--output", "out", load_segmenter=not_called) == 0
+    assert list(pd.read_csv(table).image.unique()) == ["a", "b"]
+    table.write_text(edited)
+    assert run("images", "--output", "out", "--overwrite") == 0
+    assert "mine" not in table.read_text()
+
+
+def test_tables_are_not_written_again_for_nothing(folder):
+    tifffile.imwrite("images/a.tif", squares(1))
+    tables = [Path("out/nuclei.csv"), Path("out/images.csv")]
+    for options in ([], [], ["--overwrite"]):
+        assert run("images", "--output", "out", *options) == 0
+        for table in tables:
+            os.utime(table, (1, 1))
+    assert run("images", "--output", "out") == 0
+    assert [table.stat().st_mtime for table in tables] == [1, 1]
+
+
 def test_a_table_of_others_stays(folder, capsys):
     tifffile.imwrite("images/a.tif", squares(1))
     Path("images/images.csv").write_text("mine")
@@ -637,7 +778,8 @@ def test_names_that_clash_all_the_same():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["absent.tif"], "absent.tif is neither a file"),
+        (["absent.tif"], "Nothing to segment: absent.tif is neither a file"),
+        (["absent.tif", "empty"], "match. empty is neither a file"),
         (["*.nd2"], "nor a pattern that any match"),
         (["images/a.tif", "--diameter", "0"], "above 0"),
         (["images/a.tif", "--diameter", "nan"], "above 0"),

@@ -187,6 +187,60 @@ def test_pages(tmp_path):
             read_image(tmp_path / name)
 
 
+@pytest.mark.parametrize("num_planes", [3, 4])
+@pytest.mark.parametrize("shape", [(), (2,)], ids=["one", "several"])
+def test_planes_of_colour_that_may_be_pages_are_logged_once(shape, num_planes, tmp_path, caplog):
+    # As tifffile stores such an array by default, for now.
+    planar = {"photometric": "rgb", "planarconfig": "separate"}
+    stack = np.zeros((*shape, num_planes, 6, 8), "uint16")
+    tifffile.imwrite(tmp_path / "a.tif", stack, **planar)
+    assert {page.shape for page in read_pages(tmp_path / "a.tif")} == {(6, 8, 3)}
+    assert len(caplog.records) == 1
+    record = caplog.records[0]
+    assert (record.name, record.levelname) == ("keras_nuclei.images", "WARNING")
+    message = record.getMessage()
+    assert message.startswith(f"{tmp_path / 'a.tif'} is read in colour")
+    assert ("and one of alpha, which is left out" in message) == (num_planes == 4)
+    # What it advises is heeded.
+    options = '(path, stack, photometric="minisblack").'
+    assert message.endswith(f"tifffile.imwrite{options}")
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack")
+    pages = read_pages(tmp_path / "a.tif")
+    assert [page.shape for page in pages] == [(6, 8)] * (stack.size // 48)
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("array", "options"),
+    [
+        (FIRST, {"photometric": "rgb", "metadata": {"axes": "CYX"}}),
+        (FIRST, {"photometric": "rgb", "metadata": {"axes": "ZYX"}}),
+        (FIRST, {"photometric": "rgb", "planarconfig": "separate", "ome": True}),
+        (FIRST, {"imagej": True, "metadata": {"axes": "CYX"}}),
+        (np.zeros((5, 6, 8), "uint8"), {"photometric": "rgb", "planarconfig": "separate"}),
+        (np.zeros((4, 6, 8), "uint8"), {"photometric": "rgb", "extrasamples": [0]}),
+        (FIRST, {"photometric": "minisblack", "planarconfig": "separate"}),
+        (RGB16, {"photometric": "rgb"}),
+        (np.concatenate([RGB16, ALPHA16], -1), {"photometric": "rgb"}),
+    ],
+    ids=[
+        "channels",
+        "depth",
+        "ome",
+        "imagej",
+        "five",
+        "four stains",
+        "grey",
+        "contiguous",
+        "contiguous and alpha",
+    ],
+)
+def test_what_is_colour_or_channels_beyond_doubt_is_not_logged(array, options, tmp_path, caplog):
+    tifffile.imwrite(tmp_path / "a.tif", array, **options)
+    read_pages(tmp_path / "a.tif")
+    assert not caplog.records
+
+
 def test_pages_with_channels(tmp_path):
     stack = np.arange(2 * 5 * 3 * 6 * 8, dtype="uint16").reshape(2, 5, 3, 6, 8)
     tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True, metadata={"axes": "TZCYX"})

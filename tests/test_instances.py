@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-from keras_nuclei import instances, matching
+from keras_nuclei import instances, matching, segmentation
 from keras_nuclei.instances import label_nuclei
 
 
@@ -209,3 +209,31 @@ def test_one_pixel():
 def test_bad_maps(foreground, distance, message):
     with pytest.raises(ValueError, match=message):
         label_nuclei(foreground, distance)
+
+
+@pytest.mark.parametrize(
+    ("setting", "error", "message"),
+    [
+        ({"threshold": 5}, ValueError, r"threshold must be in 0..1.*got 5"),
+        ({"threshold": np.nan}, ValueError, r"threshold must be in 0..1.*got nan"),
+        ({"threshold": "0.5"}, TypeError, r"threshold must be a number; got '0.5'"),
+        ({"smoothing": -1}, ValueError, r"smoothing must be .* 0 or above; got -1"),
+        ({"smoothing": np.nan}, ValueError, r"smoothing must be .* 0 or above; got nan"),
+        ({"smoothing": np.inf}, ValueError, r"smoothing must be .* 0 or above; got inf"),
+        ({"seed_thresholds": 0.5}, TypeError, r"must be a list of one or more numbers; got 0.5"),
+        ({"seed_thresholds": ()}, TypeError, r"must be a list of one or more numbers; got \(\)"),
+        ({"seed_thresholds": (0.5, 7)}, ValueError, r"seed_thresholds must be in 0..1"),
+    ],
+)
+def test_bad_settings(setting, error, message):
+    with pytest.raises(error, match=message):
+        label_nuclei(np.ones((9, 9)), np.ones((9, 9)), **setting)
+
+
+def test_nuclei_of_maps_are_those_of_segment():
+    _, foreground, distance = draw([(30, 25, 12), (30, 45, 12), (10, 70, 6)])
+    maps = {"foreground": foreground[..., None] * 0.54, "distance": distance[..., None]}
+    np.testing.assert_array_equal(label_nuclei(**maps), segmentation.label_maps(maps))
+    maps["foreground"] = maps["foreground"] / 0.54
+    np.testing.assert_array_equal(label_nuclei(**maps), segmentation.label_maps(maps))
+    assert label_nuclei(**maps).max() == 3

@@ -29,7 +29,7 @@ from benchmarks import (
     sizes,
     targets,
 )
-from keras_nuclei import matching, runtimes, segmentation
+from keras_nuclei import instances, matching, runtimes, segmentation
 from keras_nuclei.presets import PRESETS
 from tests.test_instances import draw
 
@@ -181,11 +181,26 @@ def test_the_steps_of_a_file_add_up_and_its_label_map_is_written(tmp_path):
     started = time.perf_counter()
     seconds = inference.steps(tmp_path / "image.png", model, tmp_path / "labels.tif")
     elapsed = time.perf_counter() - started
-    assert set(seconds) == {*inference.STEPS, "floor"}
+    assert set(seconds) == {*inference.STEPS}
     assert min(seconds.values()) > 0
-    assert sum(seconds[step] for step in inference.STEPS) < elapsed
+    assert sum(seconds.values()) < elapsed
+    assert inference.time_group([tmp_path / "image.png"] * 2, model)["floor"] > 0
     expected = keras_nuclei.segment(image, model)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "labels.tif"), expected)
+
+
+def test_the_cost_of_separation_is_of_as_many_nuclei_as_are_drawn(tmp_path):
+    by_pixels, by_nuclei = (
+        [inference.measure_separation(size, spacing, rounds=1) for size, spacing in drawn]
+        for drawn in ([(120, 40), (240, 40)], [(240, 60), (240, 40)])
+    )
+    assert [each["nuclei"] for each in by_pixels] == [3**2, 6**2]
+    assert [each["nuclei"] for each in by_nuclei] == [4**2, 6**2]
+    group = {"images_per_second": 2.0, "pixels": 9, "seconds": {"floor": 0.1}}
+    groups = {str(size): group for size in inference.SIZES}
+    separation = {"by_pixels": by_pixels, "by_nuclei": by_nuclei}
+    inference.draw({"presets": {"one": groups}, "separation": separation}, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 10_000
 
 
 def test_magnified_images_keep_their_nuclei(monkeypatch):
@@ -579,7 +594,7 @@ def test_a_run_is_resumed_scored_and_packaged(tiny, tmp_path, monkeypatch, capsy
     assert (run / "masks.png").stat().st_size > 10_000
 
     def find(row, predicted, augmentations, threshold):  # by twelve views all, by one nothing
-        assert threshold == segmentation.THRESHOLD, "no validation images to choose another by"
+        assert threshold == instances.THRESHOLD, "no validation images to choose another by"
         label_map = row.label_map * (augmentations == 12)
         match = matching.match(row.label_map, label_map)
         return evaluate_presets.Found((label_map > 0).astype("float32"), label_map, match)

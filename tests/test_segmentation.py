@@ -248,6 +248,34 @@ def test_an_image_in_tiles_gives_the_nuclei_of_the_whole(model, monkeypatch):
     assert iou.min() > 0.9
 
 
+@pytest.mark.parametrize(("scale", "largest"), [(0.5, 256), (2, 256), (4, 128), (8, 64)])
+def test_no_more_is_seen_at_once_where_the_model_sees_it_enlarged(monkeypatch, scale, largest):
+    sizes = []
+
+    def predict_maps(image, *args, **options):
+        sizes.append(image.shape[:2])
+        empty = np.zeros((*image.shape[:2], 1), "float32")
+        return {"foreground": empty, "distance": empty}
+
+    monkeypatch.setattr(segmentation, "LARGEST_WHOLE", 256)
+    monkeypatch.setattr(segmentation, "predict_maps", predict_maps)
+    keras_nuclei.segment(np.zeros((300, 300)), own_model(3), scale=scale)
+    assert max(sizes) == (largest, largest)
+    assert max(sizes)[0] * scale <= 2 * 256
+
+
+def test_nan_in_a_large_image_is_found_before_the_first_tile_and_said_where(monkeypatch):
+    monkeypatch.setattr(segmentation, "LARGEST_WHOLE", 256)
+
+    def model(batch):
+        raise AssertionError("the model was asked")
+
+    image = np.zeros((700, 300, 3), "float32")
+    image[612, 7, 1] = np.inf
+    with pytest.raises(ValueError, match="first seen in row 612, column 7"):
+        keras_nuclei.segment(image, model, scale=1)
+
+
 def test_the_result_can_go_to_an_array_on_disk(model, tmp_path):
     picture, count = discs()
     out = np.memmap(tmp_path / "labels", "int32", "w+", shape=picture.shape)
@@ -305,10 +333,19 @@ def test_numbers_may_be_those_of_numpy(model, number):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("diameter", "12"), ("scale", "large"), ("threshold", "0.5")]
+    ("name", "value", "expected"),
+    [
+        ("diameter", "12", "a number; got '12'"),
+        ("scale", "large", "a number; got 'large'"),
+        ("threshold", "0.5", "a number; got '0.5'"),
+        ("augmentations", [1], r"a number; got \[1\]"),
+        ("tile_size", 512.0, "a whole number of pixels; got 512.0"),
+        ("tile_size", "512", "a whole number of pixels; got '512'"),
+        ("out", [1], r"an array, such as a memory map; got \[1\]"),
+    ],
 )
-def test_numbers_are_numbers(model, name, value):
-    with pytest.raises(TypeError, match=f"{name} must be a number; got '{value}'"):
+def test_arguments_are_of_their_types(model, name, value, expected):
+    with pytest.raises(TypeError, match=f"{name} must be {expected}"):
         keras_nuclei.segment(np.zeros((4, 4)), model, **{name: value})
 
 
