@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from skimage import measure
 
-from keras_nuclei import segmentation
+from keras_nuclei.diameters import model_scale
+from keras_nuclei.maps import resize, scaled_size
 
 SMALLEST_DIAMETER, LARGEST_DIAMETER = 10, 70
 """Of the nuclei of a crop whose scale is drawn anew, in pixels."""
@@ -95,8 +96,8 @@ def plain_crop(
         As `random_crop`.
     """
     scale = shown_scale(diameter * np.exp(generator.normal(0, 0.1)))
-    shape = segmentation.scaled_size(image.shape[:2], scale)
-    image = segmentation.resize(image, shape)
+    shape = scaled_size(image.shape[:2], scale)
+    image = resize(image, shape)
     # Not INTER_NEAREST, which measures from the corners of pixels, where the image has centres.
     nearest = cv2.INTER_NEAREST_EXACT
     labels = cv2.resize(label_map.astype(np.uint16), shape[::-1], interpolation=nearest)
@@ -116,7 +117,7 @@ def plain_crop(
 
 def shown_scale(diameter: float) -> float:
     """How many times larger an image is shown, so that nuclei of a diameter fit into `SHOWN`."""
-    return segmentation.model_scale(diameter, SHOWN)
+    return model_scale(diameter, SHOWN)
 
 
 def _scale(diameter: float, generator: np.random.Generator) -> float:

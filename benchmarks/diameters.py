@@ -18,11 +18,11 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import nuclei, runs
-from keras_nuclei import segmentation
+from keras_nuclei.diameters import FAR, Look, choose, look, model_scale, typical_diameter
 
 MAGNIFICATIONS = (0.5, 1, 2, 4)
 MARGINS = (1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4)
-"""By which nuclei must show more clearly from afar; `keras_nuclei.segmentation.FAR_MARGIN`."""
+"""By which nuclei must show more clearly from afar; `keras_nuclei.diameters.FAR_MARGIN`."""
 
 LARGEST = 640
 """Images that would be larger are cropped first."""
@@ -40,9 +40,9 @@ def main(argv: list[str] | None = None) -> Path:
             view = magnify(row, magnification)
             if not view.diameter:
                 continue
-            wanted = segmentation.model_scale(view.diameter)
+            wanted = model_scale(view.diameter)
             for margin, estimate in estimates(view.image, model).items():
-                factor = segmentation.model_scale(estimate) / wanted
+                factor = model_scale(estimate) / wanted
                 factors[margin][magnification].append(factor)
 
     trials = []
@@ -62,16 +62,14 @@ def estimates(image: np.ndarray, model: keras.Model) -> dict[float, float]:
     """Diameters that are estimated by each of `MARGINS`."""
 
     @functools.cache
-    def look(scale: float) -> segmentation.Look:
-        return segmentation.look(image, model, scale=scale)
+    def look_at(scale: float) -> Look:
+        return look(image, model, scale=scale)
 
-    def look_again(view: segmentation.Look) -> segmentation.Look:
-        return look(segmentation.model_scale(view.diameter))
+    def look_again(view: Look) -> Look:
+        return look_at(model_scale(view.diameter))
 
-    near, far = look(1), look(segmentation.FAR)
-    return {
-        margin: segmentation.choose(near, far, look_again, margin).diameter for margin in MARGINS
-    }
+    near, far = look_at(1), look_at(FAR)
+    return {margin: choose(near, far, look_again, margin).diameter for margin in MARGINS}
 
 
 def one_of_each_field(rows: list[nuclei.NucleiImage]) -> list[nuclei.NucleiImage]:
@@ -102,7 +100,7 @@ def magnify(row: nuclei.NucleiImage, factor: float) -> View:
     )
     image, label_map = row.image[window], row.label_map[window]
     areas = np.bincount(label_map.ravel())[1:]
-    diameter = factor * segmentation.typical_diameter(areas) if areas.any() else 0.0
+    diameter = factor * typical_diameter(areas) if areas.any() else 0.0
     interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=interpolation)
     size = image.shape[1::-1]

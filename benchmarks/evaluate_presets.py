@@ -27,6 +27,8 @@ import keras_nuclei
 from benchmarks import nuclei, pipeline
 from benchmarks.runs import load, segment_settings, write_json
 from keras_nuclei import instances, matching, overlay, scores, segmentation
+from keras_nuclei.diameters import model_scale
+from keras_nuclei.maps import label_maps, predict_maps
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -128,12 +130,10 @@ class Predicted(NamedTuple):
 
 def predict(row: nuclei.NucleiImage, model: keras.Model) -> Predicted:
     """Let a model draw its maps of an image, as `keras_nuclei.segment` does."""
-    scale = segmentation.model_scale(segmentation.estimate_diameter(row.image, model))
+    scale = model_scale(segmentation.estimate_diameter(row.image, model))
     image = row.image.astype("float32")
     maps = {
-        augmentations: segmentation.predict_maps(
-            image, model, scale=scale, augmentations=augmentations
-        )
+        augmentations: predict_maps(image, model, scale=scale, augmentations=augmentations)
         for augmentations in (AUGMENTATIONS, 1)
     }
     return Predicted(scale, maps)
@@ -176,7 +176,7 @@ def find(
 ) -> Found:
     """Make nuclei of an image's maps, as `keras_nuclei.segment` does."""
     maps = predicted.maps[augmentations]
-    label_map = segmentation.label_maps(maps, scale=predicted.scale, threshold=threshold)
+    label_map = label_maps(maps, scale=predicted.scale, threshold=threshold)
     match = matching.match(row.label_map, label_map)
     return Found(maps["foreground"][..., 0], label_map, match)
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from benchmarks import augmentation, runs
-from keras_nuclei import segmentation
+from keras_nuclei.diameters import CLUMP, FAR, LARGEST_DIAMETER
+from keras_nuclei.maps import VIEWS
 from keras_nuclei.presets import PRESETS
 
 TEXT = """\
@@ -81,7 +82,7 @@ def card(name: str, single: dict, packed: dict, size: int, table: str) -> str:
     """
     recipe, preset = single["recipe"], PRESETS[name]
     stages = runs.training_stages(single)
-    flips, sizes = segmentation.VIEWS[packed["augmentations"]]
+    flips, sizes = VIEWS[packed["augmentations"]]
     scores, half_scores = (each["scores"]["official_test"]["all"] for each in (single, packed))
     return TEXT.format(
         name=name,
@@ -110,8 +111,8 @@ def card(name: str, single: dict, packed: dict, size: int, table: str) -> str:
         dsb=scores["dsb_per_image"],
         half_dice=half_scores["dice"],
         half_dsb=half_scores["dsb_per_image"],
-        largest=segmentation.LARGEST_DIAMETER,
-        clump=segmentation.CLUMP / segmentation.FAR,
+        largest=LARGEST_DIAMETER,
+        clump=CLUMP / FAR,
     )
 
 

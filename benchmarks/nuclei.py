@@ -7,7 +7,8 @@ import tensorflow_datasets as tfds
 
 import tfds_dsb2018  # noqa: F401  registers the data set
 from benchmarks import pipeline
-from keras_nuclei import images, segmentation
+from keras_nuclei import images
+from keras_nuclei.diameters import typical_diameter
 
 SPLITS = ("all", "random", "grouped", "stardist", "stardist_unseen")
 """What a preset may be trained on; see `training_ids`."""
@@ -34,7 +35,7 @@ class NucleiImage:
         modality: `"fluorescence"`, `"histology"` or `"brightfield"`.
         field_of_view: Number that tiles of one field share.
         diameter: Of its typical nucleus in pixels, as `keras_nuclei.segment` would estimate it at
-            best (`keras_nuclei.segmentation.typical_diameter`); 20 where there is none.
+            best (`keras_nuclei.diameters.typical_diameter`); 20 where there is none.
     """
 
     image_id: str
@@ -67,7 +68,7 @@ def as_nuclei_image(example: dict, modalities: list[str]) -> NucleiImage:
     """Make of an example of the data set what a preset learns from."""
     label_map = example["instances"][..., 0].astype(np.int32)
     areas = np.bincount(label_map.ravel())[1:]
-    diameter = segmentation.typical_diameter(areas) if len(areas) else 20.0
+    diameter = typical_diameter(areas) if len(areas) else 20.0
     return NucleiImage(
         image_id=example["image_id"].decode(),
         image=np.round(images.normalize(example["image"])).astype(np.uint8),

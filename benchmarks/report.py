@@ -14,10 +14,10 @@ from pathlib import Path
 
 from benchmarks import ablation_page, exports_table, model_cards, rivals_table
 from benchmarks.runs import mean, segment_settings, spread, training_stages
+from keras_nuclei.diameters import FAR_MARGIN
 from keras_nuclei.encoders import list_encoders
 from keras_nuclei.instances import SEED_THRESHOLDS, SMOOTHING, THRESHOLD
 from keras_nuclei.presets import PRESETS
-from keras_nuclei.segmentation import FAR_MARGIN
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -14,7 +14,8 @@ from pathlib import Path
 import keras
 import psutil
 
-from keras_nuclei import instances, segmentation
+from keras_nuclei import instances
+from keras_nuclei.diameters import LARGEST_DIAMETER, SMALLEST_DIAMETER
 from keras_nuclei.presets import PRESETS
 
 NOT_DSB2018 = "*** SYNTHETIC IMAGES, NOT DSB2018: these numbers say nothing about real nuclei. ***"
@@ -136,7 +137,7 @@ def training_stages(training: dict) -> list[dict]:
 def segment_settings() -> dict:
     """How `keras_nuclei.segment` shows images and makes nuclei of maps, as JSON reads it again."""
     return {
-        "diameters": [segmentation.SMALLEST_DIAMETER, segmentation.LARGEST_DIAMETER],
+        "diameters": [SMALLEST_DIAMETER, LARGEST_DIAMETER],
         "threshold": instances.THRESHOLD,
         "seed_thresholds": [*instances.SEED_THRESHOLDS],
         "smoothing": instances.SMOOTHING,

@@ -19,6 +19,8 @@ from tqdm import tqdm
 
 from benchmarks import nuclei, runs
 from keras_nuclei import matching, scores, segmentation
+from keras_nuclei.diameters import model_scale
+from keras_nuclei.maps import label_maps, predict_maps
 
 SMOOTHING = (0, 1.5)
 
@@ -82,7 +84,7 @@ def label(maps: dict[str, np.ndarray], scale: float, method: str, **settings) ->
     landscape = METHODS[method].landscape(maps)[..., 0]
     drawn = {"foreground": foreground, "distance": np.clip(landscape, 0, 1)}
     # As the methods that have no seeds, where no other threshold is tried.
-    return segmentation.label_maps(drawn, scale=scale, **{"threshold": 0.5, **settings})
+    return label_maps(drawn, scale=scale, **{"threshold": 0.5, **settings})
 
 
 def numbered(pieces: np.ndarray, min_area: int) -> np.ndarray:
@@ -130,11 +132,11 @@ def main(argv: list[str] | None = None) -> Path:
     rows = nuclei.validation_rows_of(training, args.data_dir)
     scales, maps = [], []
     for row in tqdm(rows, unit="image"):
-        scale = segmentation.model_scale(segmentation.estimate_diameter(row.image, model))
+        scale = model_scale(segmentation.estimate_diameter(row.image, model))
         image = row.image.astype("float32")
         scales.append(scale)
         # No flips: the mean of a direction and its mirror image is none.
-        maps.append(segmentation.predict_maps(image, model, scale=scale))
+        maps.append(predict_maps(image, model, scale=scale))
 
     results = {}
     for method in args.methods:

@@ -16,13 +16,15 @@ from tqdm import tqdm
 
 from benchmarks import nuclei, runs
 from benchmarks.diameters import View, magnify, one_of_each_field
-from keras_nuclei import matching, scores, segmentation
+from keras_nuclei import matching, scores
+from keras_nuclei.diameters import LARGEST_DIAMETER, SMALLEST_DIAMETER, model_scale
+from keras_nuclei.maps import label_maps, predict_maps
 
 MAGNIFICATION = 4
 LARGEST = (30, 35, 40, 45, 50, 60, 70)
 LIMITS = (
-    *((segmentation.SMALLEST_DIAMETER, largest) for largest in LARGEST),
-    *((smallest, segmentation.LARGEST_DIAMETER) for smallest in (20, 32)),
+    *((SMALLEST_DIAMETER, largest) for largest in LARGEST),
+    *((smallest, LARGEST_DIAMETER) for smallest in (20, 32)),
 )
 """Smaller nuclei than the one, and larger ones than the other, are brought to that diameter, in
 pixels. One is changed at a time."""
@@ -66,10 +68,10 @@ def compare(view: View, model: keras.Model) -> dict[tuple[int, int], matching.Ma
     by_scale: dict[float, matching.Match] = {}
     found = {}
     for smallest, largest in LIMITS:
-        scale = segmentation.model_scale(view.diameter, (smallest, largest))
+        scale = model_scale(view.diameter, (smallest, largest))
         if scale not in by_scale:
-            maps = segmentation.predict_maps(view.image, model, scale=scale)
-            label_map = segmentation.label_maps(maps, scale=scale)
+            maps = predict_maps(view.image, model, scale=scale)
+            label_map = label_maps(maps, scale=scale)
             by_scale[scale] = matching.match(view.label_map, label_map)
         found[smallest, largest] = by_scale[scale]
     return found

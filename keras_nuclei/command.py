@@ -15,14 +15,16 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from keras_nuclei import __version__, export
+from keras_nuclei.diameters import check_size
 from keras_nuclei.images import read_pages
 from keras_nuclei.instances import THRESHOLD
 from keras_nuclei.jobs import Job, name_jobs, output_names
+from keras_nuclei.maps import VIEWS, check_model
 from keras_nuclei.measure import measure, overlay
 from keras_nuclei.presets import PRESETS
 from keras_nuclei.results import TABLES, ResultFolder
 from keras_nuclei.runtimes import fastest
-from keras_nuclei.segmentation import LARGEST_WHOLE, VIEWS, check_model, check_size, segment
+from keras_nuclei.segmentation import LARGEST_WHOLE, segment
 
 if TYPE_CHECKING:
     import pandas

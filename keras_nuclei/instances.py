@@ -37,7 +37,7 @@ def label_nuclei(
     seed is one nucleus if the network is sure of it, else it is dropped.
 
     The defaults are those of `keras_nuclei.segment`. Of maps that a model drew at another scale,
-    `keras_nuclei.segmentation.label_maps` makes nuclei, which counts in the model's pixels.
+    `keras_nuclei.maps.label_maps` makes nuclei, which counts in the model's pixels.
 
     Args:
         foreground: Probability that a pixel lies in a nucleus, `(H, W)` or `(H, W, 1)`, 0..1.

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-from keras_nuclei import instances, matching, segmentation
+from keras_nuclei import instances, matching
 from keras_nuclei.instances import label_nuclei
+from keras_nuclei.maps import label_maps
 
 
 def draw(discs, shape=(64, 80)):
@@ -233,7 +234,7 @@ def test_bad_settings(setting, error, message):
 def test_nuclei_of_maps_are_those_of_segment():
     _, foreground, distance = draw([(30, 25, 12), (30, 45, 12), (10, 70, 6)])
     maps = {"foreground": foreground[..., None] * 0.54, "distance": distance[..., None]}
-    np.testing.assert_array_equal(label_nuclei(**maps), segmentation.label_maps(maps))
+    np.testing.assert_array_equal(label_nuclei(**maps), label_maps(maps))
     maps["foreground"] = maps["foreground"] / 0.54
-    np.testing.assert_array_equal(label_nuclei(**maps), segmentation.label_maps(maps))
+    np.testing.assert_array_equal(label_nuclei(**maps), label_maps(maps))
     assert label_nuclei(**maps).max() == 3

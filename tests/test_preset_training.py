@@ -29,7 +29,9 @@ from benchmarks import (
     sizes,
     targets,
 )
-from keras_nuclei import instances, matching, runtimes, segmentation
+from keras_nuclei import instances, matching, runtimes
+from keras_nuclei.diameters import LARGEST_DIAMETER, model_scale
+from keras_nuclei.maps import predict_maps, resize, scaled_size
 from keras_nuclei.presets import PRESETS
 from tests.test_instances import draw
 
@@ -233,17 +235,17 @@ def test_magnified_images_keep_their_nuclei(monkeypatch):
     ],
 )
 def test_nuclei_are_shown_at_each_of_the_sizes(diameter, expected, monkeypatch):
-    predict, seen = segmentation.predict_maps, []
+    seen = []
 
     def watch(image, model, *, scale):
         seen.append(round(scale, 6))
-        return predict(image, model, scale=scale)
+        return predict_maps(image, model, scale=scale)
 
     def model(batch):
         true = (batch[..., :1] > 100).astype("float32")
         return {"foreground": true, "distance": true}
 
-    monkeypatch.setattr(segmentation, "predict_maps", watch)
+    monkeypatch.setattr(sizes, "predict_maps", watch)
     label_map = np.zeros((128, 128), int)
     label_map[32:96, 32:96] = 1
     image = np.repeat(label_map[..., None] * 200.0, 3, axis=-1)
@@ -366,8 +368,8 @@ def orientations(image):
 def test_crops_show_small_nuclei_as_segment_does_and_large_ones_no_smaller():
     assert [augmentation.shown_scale(each) for each in (5, 20, 50, 60, 120)] == [2, 1.3, 1, 1, 0.5]
     for diameter in (5, 13, 26, 50):
-        assert augmentation.shown_scale(diameter) == segmentation.model_scale(diameter)
-    assert augmentation.SHOWN[1] >= segmentation.LARGEST_DIAMETER  # one view, or the middle size
+        assert augmentation.shown_scale(diameter) == model_scale(diameter)
+    assert augmentation.SHOWN[1] >= LARGEST_DIAMETER  # one view, or the middle size
 
 
 @pytest.mark.parametrize("diameter", [13, 40, 140])
@@ -376,7 +378,7 @@ def test_a_plain_crop_is_a_part_of_the_image_as_it_is_resized_to_be_shown(diamet
     scale = augmentation.shown_scale(diameter)
     monkeypatch.setattr(augmentation, "shown_scale", lambda wanted: scale)
     image = np.random.default_rng(1).integers(0, 256, (48, 60, 3)).astype("uint8")
-    shown = segmentation.resize(image, segmentation.scaled_size(image.shape[:2], scale))
+    shown = resize(image, scaled_size(image.shape[:2], scale))
     windows = np.lib.stride_tricks.sliding_window_view(shown, (16, 16), axis=(0, 1))
     windows = np.moveaxis(windows, 2, -1)
     seen = set()

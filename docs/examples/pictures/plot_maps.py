@@ -14,8 +14,8 @@ from tfds_dsb2018.synthetic import draw_field
 
 image, _ = draw_field(0, 200, 200)
 model = keras_nuclei.from_preset("nuclei_base")
-maps = keras_nuclei.segmentation.predict_maps(keras_nuclei.images.normalize(image), model)
-label_map = keras_nuclei.segmentation.label_maps(maps)
+maps = keras_nuclei.maps.predict_maps(keras_nuclei.images.normalize(image), model)
+label_map = keras_nuclei.maps.label_maps(maps)
 
 colours = np.vstack([[0, 0, 0], np.random.default_rng(0).uniform(0.3, 1, (label_map.max(), 3))])
 pictures = {

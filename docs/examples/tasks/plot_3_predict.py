@@ -63,7 +63,7 @@ large = skimage.transform.resize(small, (720, 960), preserve_range=True, order=3
 estimated = keras_nuclei.segmentation.estimate_diameter(large)
 print(
     f"estimated diameter {estimated:.0f} pixels; so the model sees the image "
-    f"{keras_nuclei.segmentation.model_scale(estimated):.2f} times as large"
+    f"{keras_nuclei.diameters.model_scale(estimated):.2f} times as large"
 )
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
@@ -100,5 +100,5 @@ for axis, picture, title in zip(
 # Maps become nuclei by a watershed. ``label_tiled`` numbers the nuclei of images that don't fit
 # into memory as label maps either.
 
-labels = keras_nuclei.segmentation.label_maps({"foreground": foreground, "distance": distance})
+labels = keras_nuclei.maps.label_maps({"foreground": foreground, "distance": distance})
 print(labels.max(), "nuclei")

@@ -66,7 +66,7 @@ model = keras_nuclei.unet(
 )
 model.compile(keras.optimizers.Adam(1e-3), dict.fromkeys(targets, "binary_crossentropy"))
 scores = keras_nuclei.callbacks.InstanceScores(
-    inputs[24:], label_maps[24:], keras_nuclei.segmentation.label_maps, frequency=4
+    inputs[24:], label_maps[24:], keras_nuclei.maps.label_maps, frequency=4
 )
 history = model.fit(
     inputs[:24],
@@ -95,7 +95,7 @@ axis.set(xlabel="epoch", ylabel="DSB score", ylim=(0, 1))
 # ``segment`` takes the model in place of a preset's name. This one knows nuclei of the size that
 # they have here, so say ``scale=1``: without, the size is estimated, and the image resized where
 # its nuclei are not 26 to 50 pixels across, which is what the presets have learned. A model that is
-# to be used so has to learn from images resized so: ``keras_nuclei.segmentation.model_scale`` says
+# to be used so has to learn from images resized so: ``keras_nuclei.diameters.model_scale`` says
 # by how much. A ``threshold`` of 0.55, above which a pixel is nucleus, was chosen for the presets;
 # choose your own on images that were kept back.
 
