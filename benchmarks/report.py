@@ -147,8 +147,6 @@ def presets_table() -> str:
         ("random 80:20, validation", "random", "validation", "scores"),
         ("random 80:20, validation, one view each", "random", "validation", "scores_of_one_view"),
         ("random 80:20, test", "random", "test", "scores"),
-        ("random 80:20, test", "random-shorter", "test", "scores"),
-        ("random 80:20, test", "random-earlier", "test", "scores"),
         ("grouped by field of view, validation", "grouped", "validation", "scores"),
         ("grouped by field of view, test", "grouped", "test", "scores"),
         ("official test (stage1_test)", "all", "official_test", "scores"),
@@ -156,7 +154,6 @@ def presets_table() -> str:
         ("official test, one view each", "all", "official_test", "scores_of_one_view"),
         ("StarDist's 50 test images", "stardist", "stardist_test", "scores"),
         ("StarDist's 50, one view each", "stardist", "stardist_test", "scores_of_one_view"),
-        ("StarDist's 50 test images", "stardist-earlier", "stardist_test", "scores"),
         ("the same, fields unseen in training", "stardist_unseen", "stardist_test", "scores"),
     )
     lines = [

@@ -22,7 +22,9 @@ from keras_nuclei import matching, scores, segmentation
 from keras_nuclei.diameters import model_scale
 from keras_nuclei.maps import label_maps, predict_maps
 
-SMOOTHING = (0, 1.5)
+THRESHOLD = {"threshold": (0.5, 0.55, 0.6, 0.65)}
+SMOOTHING = {"smoothing": (1, 1.5, 2, 2.5)}
+"""What every method tries that has such a setting: none is to win by a finer grid."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,49 +44,50 @@ class Method:
 
 
 METHODS = {
-    "foreground alone": Method(("foreground",)),
+    "foreground alone": Method(("foreground",), THRESHOLD),
     "boundary": Method(
         ("foreground", "boundary"),
-        {"seed_thresholds": ((0.3,), (0.5,), (0.7,)), "smoothing": SMOOTHING},
+        {**THRESHOLD, "seed_thresholds": ((0.3,), (0.4,), (0.5,), (0.7,)), **SMOOTHING},
         lambda maps: maps["foreground"] - maps["boundary"],
     ),
     "distance": Method(
         ("foreground", "distance"),
         {
-            "threshold": (0.5, 0.55, 0.6, 0.65),
+            **THRESHOLD,
             "seed_thresholds": ((0.4,), (0.5,), (0.6,), (0.5, 0.6, 0.7, 0.8)),
-            "smoothing": (1, 1.5, 2, 2.5),
+            **SMOOTHING,
         },
         lambda maps: maps["distance"],
     ),
     "distance less boundary": Method(
         ("foreground", "distance", "boundary"),
-        {"seed_thresholds": ((0.3,), (0.4,), (0.5,)), "smoothing": SMOOTHING},
+        {**THRESHOLD, "seed_thresholds": ((0.2,), (0.3,), (0.4,), (0.5,)), **SMOOTHING},
         lambda maps: maps["distance"] - 0.4 * maps["boundary"],
     ),
     "centre": Method(
         ("foreground", "centre"),
-        {"seed_thresholds": ((0.3,), (0.45,), (0.6,)), "smoothing": SMOOTHING},
+        {**THRESHOLD, "seed_thresholds": ((0.3,), (0.4,), (0.5,), (0.6,)), **SMOOTHING},
         lambda maps: maps["centre"],
     ),
-    "flow": Method(("foreground", "flow"), {"min_votes": (8, 16, 32)}),
+    "flow": Method(("foreground", "flow"), {**THRESHOLD, "min_votes": (8, 16, 32)}),
 }
 """By name, as in the results."""
 
 
-def label(maps: dict[str, np.ndarray], scale: float, method: str, **settings) -> np.ndarray:
+def label(
+    maps: dict[str, np.ndarray], scale: float, method: str, *, threshold: float, **settings
+) -> np.ndarray:
     """Label map by one of `METHODS`, from maps `(H, W, channels)` drawn at a scale."""
     pixels = min(scale, 1) ** -2  # of the image, in one that the model saw
     min_area = round(12 * pixels)
     foreground = maps["foreground"][..., 0]
     if method == "foreground alone":
-        return numbered(foreground > 0.5, min_area)
+        return numbered(foreground > threshold, min_area)
     if method == "flow":
-        return follow(maps["flow"], foreground > 0.5, min_area=min_area, **settings)
+        return follow(maps["flow"], foreground > threshold, min_area=min_area, **settings)
     landscape = METHODS[method].landscape(maps)[..., 0]
     drawn = {"foreground": foreground, "distance": np.clip(landscape, 0, 1)}
-    # As the methods that have no seeds, where no other threshold is tried.
-    return label_maps(drawn, scale=scale, **{"threshold": 0.5, **settings})
+    return label_maps(drawn, scale=scale, threshold=threshold, **settings)
 
 
 def numbered(pieces: np.ndarray, min_area: int) -> np.ndarray:
