@@ -5,14 +5,13 @@ was read, what was written) and its tables, and the SHA-256 of the tables of all
 one that somebody has edited is told from our own. A folder belongs to one setting.
 """
 
-import contextlib
-import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from keras_nuclei.export import atomic_path
-from keras_nuclei.jobs import Job, output_names, sha256, without_page
+from keras_nuclei.jobs import Job, output_names, without_page
+from keras_nuclei.tables import JoinedTable
 from keras_nuclei.typing import FilePath
 
 TABLES = {"nuclei": "images", "images": "pages"}
@@ -98,7 +97,8 @@ class ResultFolder:
         """
         jobs = list(jobs)
         self.check(jobs, overwrite=overwrite)
-        self._recognize_tables()
+        for table in TABLES:
+            self._joined_table(table).recognize(self._parts(table))
         if overwrite:
             self._delete(self._outdated(jobs))
             self._give_up_tables()
@@ -186,59 +186,16 @@ class ResultFolder:
             ValueError: If the file that is there holds neither this nor what was written before,
                 as one that has been edited. It stays as it is.
         """
-        path = self._joined_table(table)
-        with self._draft(table) as draft:
-            if draft is None:
-                self._refuse_edited(table)
-                path.unlink(missing_ok=True)
-                return None
-            if not path.exists() or sha256(path) != sha256(draft):
-                self._refuse_edited(table)
-                self._note_table(table, sha256(draft))
-                draft.replace(path)
-        return path
+        return self._joined_table(table).write(self._parts(table))
 
-    def _joined_table(self, table: str) -> Path:
-        return self.path / f"{table}.csv"
+    def _joined_table(self, table: str) -> JoinedTable:
+        return JoinedTable(self.path / f"{table}.csv", self._state)
 
-    @contextlib.contextmanager
-    def _draft(self, table: str) -> Iterator[Path | None]:
-        """Offer a file that holds what a table should hold; None where no image is complete."""
+    def _parts(self, table: str) -> list[Path]:
+        """The tables of the complete images, in the order of names."""
         records = self._records().items()
-        tables = [self._table_file(name, table) for name, record in records if record["complete"]]
-        tables = [path for path in tables if path.exists()]
-        draft = self._state / f"{table}.csv"
-        try:
-            if tables:
-                _join(tables, draft)
-            yield draft if tables else None
-        finally:
-            draft.unlink(missing_ok=True)
-
-    def _is_ours(self, table: str) -> bool:
-        """Whether a table that is there is as it was written; no, where the note is damaged."""
-        noted = (_read_json(self._notes_file) or {}).get(table)
-        return isinstance(noted, list) and sha256(self._joined_table(table)) in noted
-
-    def _note_table(self, table: str, new: str) -> None:
-        """Note what a table is going to hold, beside what it holds and may be replaced.
-
-        Both, since an interruption leaves the one or the other there. What it held once is
-        forgotten: whoever brings it back may want to keep it.
-        """
-        path = self._joined_table(table)
-        noted = {new, sha256(path)} if path.exists() else {new}
-        notes = _read_json(self._notes_file) or {}
-        _write_json(self._notes_file, {**notes, table: sorted(noted)})
-
-    def _recognize_tables(self) -> None:
-        """Note tables that hold what they should, where the note of them is lost or damaged."""
-        for table in TABLES:
-            path = self._joined_table(table)
-            if path.is_file() and not self._is_ours(table):
-                with self._draft(table) as draft:
-                    if draft is not None and sha256(draft) == sha256(path):
-                        self._note_table(table, sha256(path))
+        parts = [self._table_file(name, table) for name, record in records if record["complete"]]
+        return [path for path in parts if path.exists()]
 
     def _give_up_tables(self) -> None:
         """Delete the tables of other settings, and allow `write_table` to replace all others.
@@ -248,24 +205,13 @@ class ResultFolder:
         earlier = _read_json(self._settings_file) or self.settings
         outdated = earlier != self.settings and "csv" in earlier.get("formats", ())
         replaced = "csv" in self.settings.get("formats", ())
-        for table in TABLES:
-            path = self._joined_table(table)
-            if not path.is_file():
+        for joined in map(self._joined_table, TABLES):
+            if not joined.path.is_file():
                 continue
-            if outdated and (replaced or self._is_ours(table)):
-                path.unlink()
+            if outdated and (replaced or joined.is_as_written()):
+                joined.path.unlink()
             elif replaced:
-                # A note outlives an interruption: to go on needs no `overwrite` again.
-                self._note_table(table, sha256(path))
-
-    def _refuse_edited(self, table: str) -> None:
-        path = self._joined_table(table)
-        if path.exists() and not self._is_ours(table):
-            raise ValueError(
-                f"{path} is not as it was written, and stays as it is: it may hold what you have "
-                "added. Rename or move it and run the same command once more, or pass --overwrite, "
-                "which replaces it and segments the images anew."
-            )
+                joined.allow_replacing()
 
     @property
     def _state(self) -> Path:
@@ -274,10 +220,6 @@ class ResultFolder:
     @property
     def _settings_file(self) -> Path:
         return self._state / "settings.json"
-
-    @property
-    def _notes_file(self) -> Path:
-        return self._state / "tables.json"
 
     def _record_file(self, name: str) -> Path:
         return self._state / "images" / f"{name}.json"
@@ -338,7 +280,7 @@ class ResultFolder:
                 f"{_ALL_REMEDY}"
             )
         written = (earlier or {}).get("formats", ())
-        for path in map(self._joined_table, TABLES):
+        for path in (self._joined_table(table).path for table in TABLES):
             if path.exists() and "csv" in self.settings.get("formats", ()) and "csv" not in written:
                 raise ValueError(f"{path} is there already. {_REMEDY}")
 
@@ -362,20 +304,6 @@ class ResultFolder:
 
     def _files(self, job: Job) -> list[Path]:
         return [self.path / name for names in output_names(job.name).values() for name in names]
-
-
-def _join(tables: list[Path], joined_table: Path) -> None:
-    """Write the rows of all tables to one file, under all columns that any of them has."""
-    columns: dict[str, None] = {}
-    for path in tables:
-        with path.open(newline="", encoding="utf-8") as file:
-            columns |= dict.fromkeys(next(csv.reader(file), []))
-    with joined_table.open("w", newline="", encoding="utf-8") as joined:
-        writer = csv.DictWriter(joined, list(columns), lineterminator="\n")
-        writer.writeheader()
-        for path in tables:
-            with path.open(newline="", encoding="utf-8") as file:
-                writer.writerows(csv.DictReader(file))
 
 
 def _is_of(record: dict, job: Job) -> bool:
