@@ -126,7 +126,7 @@ def estimate(
         >>> import keras_nuclei
         >>> model = keras_nuclei.from_preset("nuclei_small")
         >>> diameter, label_map = estimate(np.zeros((50, 40)), model, (0, 1), tile_size=512)
-        >>> diameter, label_map.max()
+        >>> diameter, int(label_map.max())
         (26.0, 0)
     """
     clearest = 0.0
