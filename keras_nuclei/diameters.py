@@ -18,7 +18,8 @@ _logger = logging.getLogger(__name__)
 
 SMALLEST_DIAMETER, LARGEST_DIAMETER = 26, 50
 """Of the nuclei that a model is shown, in pixels. Smaller and larger ones are brought there, before
-the sizes of `VIEWS`; what others are worth is measured by `benchmarks/sizes.py`."""
+the sizes of `keras_nuclei.maps.VIEWS`; what others are worth is measured by `benchmarks/sizes.py`.
+"""
 
 LARGEST_SCALE = 2
 """Nothing is gained by showing an image larger than that."""
