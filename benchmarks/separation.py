@@ -22,8 +22,8 @@ from keras_nuclei import matching, scores, segmentation
 from keras_nuclei.diameters import model_scale
 from keras_nuclei.maps import label_maps, predict_maps
 
-THRESHOLD = {"threshold": (0.5, 0.55, 0.6, 0.65)}
-SMOOTHING = {"smoothing": (1, 1.5, 2, 2.5)}
+THRESHOLDS = {"threshold": (0.5, 0.55, 0.6, 0.65)}
+SMOOTHINGS = {"smoothing": (1, 1.5, 2, 2.5)}
 """What every method tries that has such a setting: none is to win by a finer grid."""
 
 
@@ -44,32 +44,32 @@ class Method:
 
 
 METHODS = {
-    "foreground alone": Method(("foreground",), THRESHOLD),
+    "foreground alone": Method(("foreground",), THRESHOLDS),
     "boundary": Method(
         ("foreground", "boundary"),
-        {**THRESHOLD, "seed_thresholds": ((0.3,), (0.4,), (0.5,), (0.7,)), **SMOOTHING},
+        {**THRESHOLDS, "seed_thresholds": ((0.3,), (0.4,), (0.5,), (0.7,)), **SMOOTHINGS},
         lambda maps: maps["foreground"] - maps["boundary"],
     ),
     "distance": Method(
         ("foreground", "distance"),
         {
-            **THRESHOLD,
+            **THRESHOLDS,
             "seed_thresholds": ((0.4,), (0.5,), (0.6,), (0.5, 0.6, 0.7, 0.8)),
-            **SMOOTHING,
+            **SMOOTHINGS,
         },
         lambda maps: maps["distance"],
     ),
     "distance less boundary": Method(
         ("foreground", "distance", "boundary"),
-        {**THRESHOLD, "seed_thresholds": ((0.2,), (0.3,), (0.4,), (0.5,)), **SMOOTHING},
+        {**THRESHOLDS, "seed_thresholds": ((0.2,), (0.3,), (0.4,), (0.5,)), **SMOOTHINGS},
         lambda maps: maps["distance"] - 0.4 * maps["boundary"],
     ),
     "centre": Method(
         ("foreground", "centre"),
-        {**THRESHOLD, "seed_thresholds": ((0.3,), (0.4,), (0.5,), (0.6,)), **SMOOTHING},
+        {**THRESHOLDS, "seed_thresholds": ((0.3,), (0.4,), (0.5,), (0.6,)), **SMOOTHINGS},
         lambda maps: maps["centre"],
     ),
-    "flow": Method(("foreground", "flow"), {**THRESHOLD, "min_votes": (8, 16, 32)}),
+    "flow": Method(("foreground", "flow"), {**THRESHOLDS, "min_votes": (8, 16, 32)}),
 }
 """By name, as in the results."""
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_nuclei.matching import Match, match
 from keras_nuclei.scores import summarize
+from keras_nuclei.validation import require_at_least_one
 
 _SCORES = ("dsb", "ap50", "ap75", "f1", "pq")
 
@@ -89,7 +90,7 @@ class InstanceScores(keras.callbacks.Callback):
         prefix: str = "val_",
     ):
         super().__init__()
-        _require_at_least_one(frequency=frequency, batch_size=batch_size)
+        require_at_least_one(frequency=frequency, batch_size=batch_size)
         _require_pairs(images, label_maps)
         self.images = images
         self.label_maps = label_maps
@@ -131,12 +132,6 @@ def _batches_of_one_shape(images: Sequence[np.ndarray], batch_size: int) -> list
         for indices in by_shape.values()
         for start in range(0, len(indices), batch_size)
     ]
-
-
-def _require_at_least_one(**arguments: int) -> None:
-    for name, value in arguments.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
 
 
 def _require_pairs(images: Sequence[np.ndarray], label_maps: Sequence[np.ndarray]) -> None:

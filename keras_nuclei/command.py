@@ -24,7 +24,7 @@ from keras_nuclei.measure import measure, overlay
 from keras_nuclei.presets import PRESETS
 from keras_nuclei.results import TABLES, ResultFolder
 from keras_nuclei.runtimes import fastest
-from keras_nuclei.segmentation import LARGEST_WHOLE, segment
+from keras_nuclei.segmentation import largest_whole, segment
 
 if TYPE_CHECKING:
     import pandas
@@ -158,7 +158,10 @@ def _number(text: str, kind: Callable[[str], Number]) -> Number:
 
 
 def _folder(text: str) -> Path:
-    return Path(text).expanduser()  # after an =, shells leave ~ as it is
+    try:
+        return Path(text).expanduser()  # after an =, shells leave ~ as it is
+    except RuntimeError as error:  # there is no such home
+        raise argparse.ArgumentTypeError(f"{error} Got {text!r}.") from None
 
 
 def _positive(text: str) -> float:
@@ -208,19 +211,18 @@ def _find_images(patterns: Sequence[str], results: set[Path]) -> tuple[list[Path
     """
     found, failures = [], []
     for pattern in patterns:
-        path = Path(pattern).expanduser()
         try:
-            if path.is_file():
-                found += [] if path.resolve() in results else [path]
-            elif images := _images_in(path, results):
-                found += images
+            path = Path(pattern).expanduser()
+            if images := [path] if path.is_file() else _images_in(path):
+                found += [image for image in images if image.resolve() not in results]
             else:
                 failures.append(
                     f"{pattern} is neither a file, nor a folder that holds images "
                     f"({', '.join(_SUFFIXES)}), nor a pattern that any match."
                 )
-        # As of a folder that may not be read, or of a pattern that is none, such as a**b.
-        except (ValueError, OSError) as error:
+        # As of a folder that may not be read, of a pattern that is none, such as a**b, or of a home
+        # of nobody, such as ~nosuchuser.
+        except (ValueError, OSError, RuntimeError) as error:
             failures.append(f"{pattern}: {error}")
     if not found:
         reasons = failures or ["all files named are results of earlier runs."]
@@ -228,7 +230,8 @@ def _find_images(patterns: Sequence[str], results: set[Path]) -> tuple[list[Path
     return found, failures
 
 
-def _images_in(path: Path, results: set[Path]) -> list[Path]:
+def _images_in(path: Path) -> list[Path]:
+    """The images in a folder, or those that match a pattern."""
     candidates = path.iterdir() if path.is_dir() else _expand(path)
     return [
         candidate
@@ -236,7 +239,6 @@ def _images_in(path: Path, results: set[Path]) -> list[Path]:
         if candidate.suffix.lower() in _SUFFIXES
         and candidate.is_file()
         and not candidate.name.startswith(".")
-        and candidate.resolve() not in results
     ]
 
 
@@ -279,10 +281,17 @@ def _prepare(
     jobs = name_jobs(images, folder.names())
     overwrite = arguments.overwrite
     folder.check(jobs, overwrite=overwrite)
-    waiting = [job for job in jobs if overwrite or not folder.is_complete(job)]
+    waiting = [job for job in jobs if overwrite or not _is_complete(job, folder)]
     segmenter = load_segmenter(arguments) if waiting else None
     folder.open(jobs, overwrite=overwrite)
     return jobs, waiting, folder, segmenter, failures
+
+
+def _is_complete(job: Job, folder: ResultFolder) -> bool:
+    try:
+        return folder.is_complete(job)
+    except OSError:  # the image can't be read: it is to fail among the others, by its name
+        return False
 
 
 def _load_segmenter(arguments: argparse.Namespace) -> Callable:
@@ -306,7 +315,8 @@ def _load_segmenter(arguments: argparse.Namespace) -> Callable:
 
     def segment_one(image: np.ndarray) -> np.ndarray:
         # A bar of its own for what takes minutes.
-        progress = image.shape[0] * image.shape[1] > LARGEST_WHOLE**2 and sys.stderr.isatty()
+        in_tiles = image.shape[0] * image.shape[1] > largest_whole(arguments.scale) ** 2
+        progress = in_tiles and sys.stderr.isatty()
         return segment(image, model, progress=progress, **options)
 
     return segment_one

@@ -58,7 +58,7 @@ def label_nuclei(
         int32 `(H, W)`: 0 background, 1..n the nuclei.
 
     Raises:
-        TypeError: If a threshold, or `smoothing`, is no number.
+        TypeError: If `threshold` or `smoothing` is no number, or `seed_thresholds` no list of them.
         ValueError: If the maps are not of one shape `(H, W)`, or not in 0..1; if a threshold is not
             in 0..1, there is none for seeds, or `smoothing` is below 0 or not finite.
 
@@ -153,10 +153,10 @@ def draw_maps(label_map: ArrayLike) -> dict[str, np.ndarray]:
 
 def _require_settings(threshold: float, seed_thresholds: Sequence[float], smoothing: float) -> None:
     levels = np.asarray(seed_thresholds)
-    if levels.ndim != 1 or not levels.size or levels.dtype.kind not in "iuf":
-        raise TypeError(
-            f"seed_thresholds must be a list of one or more numbers; got {seed_thresholds!r}."
-        )
+    if levels.ndim == 1 and not levels.size:
+        raise ValueError("seed_thresholds must hold one number or more; got none.")
+    if levels.ndim != 1 or levels.dtype.kind not in "iuf":
+        raise TypeError(f"seed_thresholds must be a list of numbers; got {seed_thresholds!r}.")
     require_number(threshold=threshold, smoothing=smoothing)
     for name, values in (("threshold", threshold), ("seed_thresholds", levels)):
         if not (np.min(values) >= 0 and np.max(values) <= 1):  # nor is NaN

@@ -133,6 +133,7 @@ def predict_maps(
         The model's heads by name, float32 `(H, W, channels)` of the size of the image.
 
     Raises:
+        TypeError: If `augmentations` is no number.
         ValueError: If the model lacks one of the heads `"foreground"` and `"distance"`, or takes
             grey images and this one is none; or if `VIEWS` lacks the number `augmentations`.
 
@@ -183,6 +184,7 @@ def label_maps(
         int32 `(H, W)`: 0 background, 1..n one number per nucleus.
 
     Raises:
+        TypeError: As `keras_nuclei.instances.label_nuclei`.
         ValueError: As `keras_nuclei.instances.label_nuclei`.
 
     Example:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from keras_nuclei.export import atomic_path
-from keras_nuclei.jobs import Job, output_names, without_page
+from keras_nuclei.jobs import Job, output_names, sha256, without_page
 from keras_nuclei.tables import JoinedTable
 from keras_nuclei.typing import FilePath
 
@@ -120,17 +120,20 @@ class ResultFolder:
         )
 
     def refuse_changed(self, job: Job) -> None:
-        """Refuse to replace the results of an image that is not the one that they are of.
+        """Refuse to replace results that were edited, or of an image that is another now.
 
         Args:
             job: The image. What counts is what it holds, not its time or its folder.
 
         Raises:
-            ValueError: If the folder has all results of an image of this name that held something
-                else.
+            ValueError: If the folder has the results of an image of this name that held something
+                else; or if one of them is not as it was written.
         """
         record = _read_json(self._record_file(job.name)) or {}
-        if not record.get("complete") or _is_of(record, job):
+        if not record.get("complete"):
+            return
+        if _is_of(record, job):
+            self._refuse_edited(record)
             return
         if record.get("source") == job.identity()["source"]:
             raise ValueError(
@@ -141,6 +144,16 @@ class ResultFolder:
             f"{self.path} holds the results of another image of this name, {record.get('source')}. "
             "Choose another folder for this one, or replace them: pass it alone and --overwrite."
         )
+
+    def _refuse_edited(self, record: dict) -> None:
+        for name, digest in record.get("digests", {}).items():
+            path = self.path / Path(name).name
+            if path.exists() and sha256(path) != digest:
+                raise ValueError(
+                    f"{path} is not as it was written, and stays as it is, while others of its "
+                    "results are missing. Move it elsewhere and run the same command once more, or "
+                    "pass this image alone and --overwrite."
+                )
 
     def start(self, job: Job, outputs: list[str]) -> None:
         """Note which files are of this image from now on.
@@ -231,6 +244,7 @@ class ResultFolder:
         record = {**job.identity(), "outputs": outputs, "complete": complete}
         if complete:
             record["sha256"] = job.digest()
+            record["digests"] = {name: sha256(self.path / name) for name in outputs}
         _write_json(self._record_file(job.name), record)
 
     def _records(self) -> dict[str, dict]:

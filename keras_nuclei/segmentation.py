@@ -1,6 +1,7 @@
 """From an image to its nuclei, in one call."""
 
 import functools
+import itertools
 import math
 import os
 from collections.abc import Callable
@@ -25,8 +26,8 @@ from keras_nuclei.typing import Sliceable
 from keras_nuclei.validation import require_number
 
 LARGEST_WHOLE = 2048
-"""Images of more pixels than this squared are labelled in tiles of this height and width; smaller
-ones where the model sees them enlarged more than `LARGEST_SCALE` times."""
+"""Images of more pixels than this squared are labelled in tiles of this height and width. Where the
+model sees an image enlarged more than `LARGEST_SCALE` times, it is as much less."""
 
 SAMPLED_PIXELS = 2**21
 """About how many pixels of an image, or fewer, decide how its contrast is stretched."""
@@ -126,11 +127,25 @@ def segment(
         )
         return label_maps(maps, scale=scale, threshold=threshold)
 
-    whole = round(LARGEST_WHOLE * LARGEST_SCALE / max(scale, LARGEST_SCALE))
+    whole = largest_whole(scale)
     if image.shape[0] * image.shape[1] <= whole**2 and out is None:
         return label(np.asarray(image), progress)
-    overlap = min(whole // 2, round(256 / min(scale, 1)))
+    # Of as many pixels of the model's at least, as of the image's.
+    overlap = min(whole // 2, round(256 * whole / LARGEST_WHOLE / min(scale, 1)))
     return label_tiled(image, label, tile_size=whole, overlap=overlap, progress=progress, out=out)
+
+
+def largest_whole(scale: float | None = None) -> int:
+    """Height and width of the largest square that `segment` labels as a whole, not in tiles.
+
+    Args:
+        scale: As in `segment`.
+
+    Example:
+        >>> largest_whole(), largest_whole(scale=8)
+        (2048, 512)
+    """
+    return round(LARGEST_WHOLE * LARGEST_SCALE / max(scale or 1, LARGEST_SCALE))
 
 
 def estimate_diameter(
@@ -163,7 +178,7 @@ def estimate_diameter(
 
     Raises:
         TypeError: As `segment`.
-        ValueError: As `segment`.
+        ValueError: As `segment`; of NaN, where it is looked at.
 
     Example:
         >>> import numpy as np
@@ -199,7 +214,7 @@ def _as_image(image: Sliceable) -> Sliceable:
     return image
 
 
-def _require_finite(image: Sliceable, rows: int = 256) -> None:
+def _require_finite(image: Sliceable) -> None:
     """Refuse NaN in an image of many tiles before the first, and say where it is.
 
     A smaller one is looked at as a whole, where its contrast is stretched.
@@ -207,13 +222,16 @@ def _require_finite(image: Sliceable, rows: int = 256) -> None:
     corner = np.asarray(image[:1, :1])
     if corner.dtype.kind != "f" or image.shape[0] * image.shape[1] <= LARGEST_WHOLE**2:
         return
-    for top in range(0, image.shape[0], rows):
-        finite = np.isfinite(np.asarray(image[top : top + rows]))
+    starts = (range(0, length, LARGEST_WHOLE) for length in image.shape[:2])
+    for top, left in itertools.product(*starts):
+        window = slice(top, top + LARGEST_WHOLE), slice(left, left + LARGEST_WHOLE)
+        finite = np.isfinite(np.asarray(image[window]))
         if not finite.all():
             row, column, *_ = np.argwhere(~finite)[0]
             raise ValueError(
-                f"The image holds NaN or infinity, first seen in row {top + row}, column {column}. "
-                "Replace it first, for instance with np.nan_to_num(image, posinf=..., neginf=...)."
+                f"The image holds NaN or infinity, first seen in row {top + row}, column "
+                f"{left + column}. Replace it first, for instance with "
+                "np.nan_to_num(image, posinf=..., neginf=...)."
             )
 
 

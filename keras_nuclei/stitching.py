@@ -79,8 +79,9 @@ def label_tiled(
         stitcher.draw(canvas, _label_tile(label, image[window]), (row, column))
         out[window] = np.maximum(canvas, 0)
     numbers = stitcher.final_numbers().astype(out.dtype)
-    for top in range(0, height, rows.tile):
-        out[top : top + rows.tile] = numbers[out[top : top + rows.tile]]
+    for top, left in itertools.product(range(0, height, rows.tile), range(0, width, columns.tile)):
+        window = slice(top, top + rows.tile), slice(left, left + columns.tile)
+        out[window] = numbers[out[window]]
     return out
 
 

@@ -15,7 +15,7 @@ class JoinedTable:
 
     Args:
         path: Of the file.
-        state: The folder for the note, which has to be there before anything is written.
+        state: The folder for the note and the parts; made if it is missing.
 
     Example:
         >>> import tempfile
@@ -105,6 +105,7 @@ class JoinedTable:
         forgotten: whoever brings it back may want to keep it.
         """
         noted = {new, sha256(self.path)} if self.path.exists() else {new}
+        self._note_file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(self._note_file) as temporary:
             temporary.write_text("\n".join(sorted(noted)), encoding="ascii")
 

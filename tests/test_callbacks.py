@@ -189,7 +189,7 @@ def test_it_is_quiet(training, validation, capfd):
 
 @pytest.mark.parametrize("argument", ["frequency", "batch_size"])
 def test_numbers_below_one_are_refused(validation, argument):
-    with pytest.raises(ValueError, match=f"{argument} must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=f"{argument} must be at least 1; got 0"):
         InstanceScores(*validation, to_labels, **{argument: 0})
 
 

@@ -22,7 +22,7 @@ from skimage.measure import label
 
 import keras_nuclei
 from keras_nuclei import command
-from keras_nuclei.jobs import name_jobs
+from keras_nuclei.jobs import Job, name_jobs
 
 OUTPUTS = [
     "a.geojson",
@@ -452,18 +452,67 @@ def test_a_page_that_fails_with_little_text_is_named_all_the_same(folder, capsys
 def test_arguments_that_name_no_image_do_not_stop_the_rest(folder, capsys):
     tifffile.imwrite("images/a.tif", squares(1))
     Path("empty").mkdir()
-    wrong = ["absent.tif", "empty", "*.nd2"]
+    wrong = ["absent.tif", "empty", "*.nd2", "~nosuchuser/a.tif"]
     assert run(*wrong, "images", "--output", "out") == 1
     errors = capsys.readouterr().err
     _, failures = errors.split("Apart from images, these failed:\n")
     lines = failures.splitlines()
-    for name, line in zip(wrong, lines, strict=True):
+    for name, line in zip(wrong[:3], lines[:3], strict=True):
         assert line.startswith(f"  {name} is neither a file, nor a folder that holds images (.tif")
+    assert lines[3].startswith("  ~nosuchuser/a.tif: Could not determine home")
     assert "Of 1 images" not in errors
     assert rows_by_image() == {"a": 1}
     # What is complete is not done again, and what is wrong is said again.
     assert run("images", "absent.tif", "--output", "out", load_segmenter=not_called) == 1
     assert "absent.tif is neither a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["out/a_labels.tif", "out/*.tif", "out"])
+def test_results_of_earlier_runs_are_no_images_and_no_failures(name, folder):
+    tifffile.imwrite("images/a.tif", squares(1))
+    assert run("images", "--output", "out", "--formats", "tiff,csv") == 0
+    assert run("images", name, "--output", "out", "--formats", "tiff,csv") == 0
+
+
+def test_an_edited_result_stays_where_another_is_missing(folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(2))
+    tifffile.imwrite("images/b.tif", squares(1))
+    assert run("images", "--output", "out") == 0
+    labels = Path("out/a_labels.tif")
+    tifffile.imwrite(labels, np.ones((12, 22), "uint16"))
+    edited = labels.read_bytes()
+    for missing in ("out/a_overlay.png", "out/b_overlay.png"):
+        Path(missing).unlink()
+    for _ in range(2):
+        assert run("images", "--output", "out") == 1
+        assert "a_labels.tif is not as it was written" in capsys.readouterr().err
+        assert labels.read_bytes() == edited
+    assert Path("out/b_overlay.png").exists()
+    labels.rename("mine.tif")
+    assert run("images", "--output", "out") == 0
+    assert tifffile.imread(labels).max() == 2
+    labels.write_bytes(edited)
+    assert run("images/a.tif", "--output", "out", "--overwrite") == 0
+    assert tifffile.imread(labels).max() == 2
+
+
+def test_an_image_that_can_no_longer_be_read_does_not_stop_the_rest(folder, monkeypatch, capsys):
+    for name in "ab":
+        tifffile.imwrite(f"images/{name}.tif", squares(1))
+    assert run("images", "--output", "out") == 0
+    Path("out/b_overlay.png").unlink()
+    os.utime("images/a.tif", (1, 1))  # so that a glance doesn't tell whether it has changed
+
+    def digest(job, real=Job.digest):
+        if job.name == "a":
+            raise PermissionError(13, "Permission denied", str(job.source))
+        return real(job)
+
+    monkeypatch.setattr(Job, "digest", digest)
+    assert run("images", "--output", "out") == 1
+    errors = capsys.readouterr().err
+    assert "Of 2 images, these failed:\n  [Errno 13] Permission denied" in errors
+    assert Path("out/b_overlay.png").exists()
 
 
 def test_failures_of_both_kinds(folder, capsys):

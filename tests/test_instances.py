@@ -221,8 +221,9 @@ def test_bad_maps(foreground, distance, message):
         ({"smoothing": -1}, ValueError, r"smoothing must be .* 0 or above; got -1"),
         ({"smoothing": np.nan}, ValueError, r"smoothing must be .* 0 or above; got nan"),
         ({"smoothing": np.inf}, ValueError, r"smoothing must be .* 0 or above; got inf"),
-        ({"seed_thresholds": 0.5}, TypeError, r"must be a list of one or more numbers; got 0.5"),
-        ({"seed_thresholds": ()}, TypeError, r"must be a list of one or more numbers; got \(\)"),
+        ({"seed_thresholds": 0.5}, TypeError, r"must be a list of numbers; got 0.5"),
+        ({"seed_thresholds": ["a"]}, TypeError, r"must be a list of numbers; got \['a'\]"),
+        ({"seed_thresholds": ()}, ValueError, r"must hold one number or more; got none"),
         ({"seed_thresholds": (0.5, 7)}, ValueError, r"seed_thresholds must be in 0..1"),
     ],
 )
