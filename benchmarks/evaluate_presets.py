@@ -223,7 +223,7 @@ def pixel_scores(masks: list[tuple[np.ndarray, np.ndarray]], threshold: float) -
 def draw(rows: list[nuclei.NucleiImage], found: list[Found], path: Path) -> None:
     """Draw true and found nuclei of the best, the median and the worst image, by AP@0.5.
 
-    Of each, the part with most nuclei.
+    Of each, the part that nuclei cover most.
     """
     precision = np.array([scores.average_precision([each.match], 0.5) for each in found])
     order = np.argsort(-precision, kind="stable")
