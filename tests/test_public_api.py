@@ -45,6 +45,7 @@ INTERNAL = (
     "keras_nuclei.efficientnet_lite_weights",
     "keras_nuclei.jobs",
     "keras_nuclei.results",
+    "keras_nuclei.tables",
     "keras_nuclei.tiles",
     "EncoderEntry",
     "presets.Preset",
@@ -101,6 +102,26 @@ def test_examples_run(module_name):
         importlib.import_module(module_name), optionflags=doctest.NORMALIZE_WHITESPACE
     )
     assert failures == 0
+
+
+# From the parts to the whole: a module may import those before it, and any that is not named here.
+ORDERS = (
+    ("blocks", "encoders", "decoding", "unet", "presets", "runtimes", "segmentation", "command"),
+    ("tiles", "tiling", "maps", "diameters", "segmentation"),
+    ("instances", "maps"),
+    ("matching", "scores", "callbacks"),
+    ("export", "jobs", "tables", "results", "command"),
+)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_imports_run_one_way(order):
+    for place, name in enumerate(order):
+        source = (ROOT / "keras_nuclei" / f"{name}.py").read_text()
+        imported = re.findall(r"^\s*from keras_nuclei\.(\w+) import", source, re.M)
+        for names in re.findall(r"^\s*from keras_nuclei import (.+)$", source, re.M):
+            imported += names.split(", ")
+        assert not set(imported) & set(order[place:]), f"{name} imports what is made of it"
 
 
 def test_all_names_exist():
