@@ -5,9 +5,9 @@ import functools
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, TypeVar
+from typing import TYPE_CHECKING, TextIO
 
 import keras
 import numpy as np
@@ -15,11 +15,11 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from keras_nuclei import __version__, export
+from keras_nuclei.arguments import find_images, make_parser
 from keras_nuclei.diameters import check_size
 from keras_nuclei.images import read_pages
-from keras_nuclei.instances import THRESHOLD
 from keras_nuclei.jobs import Job, name_jobs, output_names
-from keras_nuclei.maps import VIEWS, check_model
+from keras_nuclei.maps import check_model
 from keras_nuclei.measure import measure, overlay
 from keras_nuclei.presets import PRESETS
 from keras_nuclei.results import TABLES, ResultFolder
@@ -29,11 +29,6 @@ from keras_nuclei.segmentation import largest_whole, segment
 if TYPE_CHECKING:
     import pandas
 
-Number = TypeVar("Number", int, float)
-
-_FORMATS = ("tiff", "png", "geojson", "roi", "csv")
-# What is taken of a folder; a file that is named is read whatever its suffix.
-_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 # Arguments that say where to work, not how.
 _NO_SETTINGS = ("command", "refuse", "images", "output", "overwrite")
 
@@ -59,7 +54,7 @@ def main(argv: Sequence[str] | None = None, *, load_segmenter: Callable | None =
         nuclei_...
         0
     """
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     if arguments.command == "models":
         return _list_models()
     # What the library logs is to be seen, and to leave the progress bar in one piece.
@@ -82,169 +77,6 @@ def _run(arguments: argparse.Namespace, load_segmenter: Callable) -> int:
         command = "same command without --overwrite" if arguments.overwrite else "same command"
         _say(f"Interrupted. The {command} goes on where this one stopped.", sys.stderr)
         return 130
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="keras-nuclei", description="Finds the nuclei in microscopy images."
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("models", help="list the trained models that come with the package")
-    segment = commands.add_parser(
-        "segment",
-        help="segment images",
-        description="Writes label images, outlines, a table of all nuclei and one of all images. "
-        "Run again, it goes on where it stopped.",
-    )
-    segment.set_defaults(refuse=segment.error)
-    add = segment.add_argument
-    add(
-        "images",
-        nargs="+",
-        help="files, folders (without those inside them) or patterns such as 'day1/*.tif'",
-    )
-    add("--output", type=_folder, required=True, metavar="FOLDER", help="for the results")
-    add("--model", default="nuclei_base", help="name or .keras file (default: %(default)s)")
-    size = segment.add_mutually_exclusive_group()
-    size.add_argument(
-        "--diameter", type=_positive, help="of a typical nucleus, in pixels (default: estimated)"
-    )
-    size.add_argument("--scale", type=_positive, help="times larger that the model sees the image")
-    add(
-        "--threshold",
-        type=_probability,
-        default=THRESHOLD,
-        help="the probability above which a pixel is nucleus: lower for wider nuclei, higher for "
-        "narrower ones (default: %(default)s)",
-    )
-    add(
-        "--channel",
-        type=_index,
-        help="the nuclear stain of several channels, counted from 0; a TIFF stack of three or four "
-        "pages has channels, not pages, where it was saved as RGB",
-    )
-    add("--pixel-size", type=_positive, help="in micrometres, for areas in square micrometres")
-    add(
-        "--formats",
-        type=_formats,
-        default=",".join(_FORMATS),
-        help="what to write, joined by commas (default: %(default)s)",
-    )
-    add(
-        "--augmentations",
-        type=int,
-        choices=VIEWS,
-        default=1,
-        help="views whose maps are averaged: 1, 4 or 8 flips and turns, 3 sizes, or 12, which is 4 "
-        "flips in 3 sizes (default: %(default)s)",
-    )
-    add("--tile-size", type=_tile_size, default=512, help="in pixels (default: %(default)s)")
-    add(
-        "--overwrite",
-        action="store_true",
-        help="start anew; deletes the results of other settings that the folder holds, and "
-        "replaces tables that were edited",
-    )
-    return parser
-
-
-def _number(text: str, kind: Callable[[str], Number]) -> Number:
-    try:
-        return kind(text)
-    except ValueError:
-        wanted = "a whole number" if kind is int else "a number"
-        raise argparse.ArgumentTypeError(f"must be {wanted}; got {text!r}") from None
-
-
-def _folder(text: str) -> Path:
-    try:
-        return Path(text).expanduser()  # after an =, shells leave ~ as it is
-    except RuntimeError as error:  # there is no such home
-        raise argparse.ArgumentTypeError(f"{error} Got {text!r}.") from None
-
-
-def _positive(text: str) -> float:
-    number = _number(text, float)
-    if not (math.isfinite(number) and number > 0):
-        raise argparse.ArgumentTypeError(f"must be a number above 0; got {text}")
-    return number
-
-
-def _probability(text: str) -> float:
-    number = _number(text, float)
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"must be a number above 0 and below 1; got {text}")
-    return number
-
-
-def _index(text: str) -> int:
-    number = _number(text, int)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be a whole number, 0 or above; got {text}")
-    return number
-
-
-def _tile_size(text: str) -> int:
-    number = _number(text, int)
-    # Of smaller ones little would be left between the overlaps, which lie on a grid of 32.
-    if number < 128 or number % 32:
-        raise argparse.ArgumentTypeError(f"must be a multiple of 32, 128 or above; got {text}")
-    return number
-
-
-def _formats(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in names if name not in _FORMATS]
-    if unknown or not names:
-        raise argparse.ArgumentTypeError(
-            f"must be some of {','.join(_FORMATS)}, joined by commas; got {text!r}"
-        )
-    return [name for name in _FORMATS if name in names]
-
-
-def _find_images(patterns: Sequence[str], results: set[Path]) -> tuple[list[Path], list[str]]:
-    """Find the images that patterns name, but for the results of earlier runs among them.
-
-    Returns:
-        The images, and of each pattern that names none what is wrong with it.
-    """
-    found, failures = [], []
-    for pattern in patterns:
-        try:
-            path = Path(pattern).expanduser()
-            if images := [path] if path.is_file() else _images_in(path):
-                found += [image for image in images if image.resolve() not in results]
-            else:
-                failures.append(
-                    f"{pattern} is neither a file, nor a folder that holds images "
-                    f"({', '.join(_SUFFIXES)}), nor a pattern that any match."
-                )
-        # As of a folder that may not be read, of a pattern that is none, such as a**b, or of a home
-        # of nobody, such as ~nosuchuser.
-        except (ValueError, OSError, RuntimeError) as error:
-            failures.append(f"{pattern}: {error}")
-    if not found:
-        reasons = failures or ["all files named are results of earlier runs."]
-        raise ValueError(f"Nothing to segment: {' '.join(reasons)}")
-    return found, failures
-
-
-def _images_in(path: Path) -> list[Path]:
-    """The images in a folder, or those that match a pattern."""
-    candidates = path.iterdir() if path.is_dir() else _expand(path)
-    return [
-        candidate
-        for candidate in sorted(candidates)
-        if candidate.suffix.lower() in _SUFFIXES
-        and candidate.is_file()
-        and not candidate.name.startswith(".")
-    ]
-
-
-def _expand(pattern: Path) -> Iterable[Path]:
-    """What matches a pattern that the shell has left as it is, as that of Windows does."""
-    return Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
 
 
 def _check_model(model: str) -> None:
@@ -277,7 +109,7 @@ def _prepare(
     _check_model(arguments.model)
     check_size(arguments.diameter, arguments.scale)
     folder = ResultFolder(arguments.output, _settings(arguments))
-    images, failures = _find_images(arguments.images, folder.outputs())
+    images, failures = find_images(arguments.images, folder.outputs())
     jobs = name_jobs(images, folder.names())
     overwrite = arguments.overwrite
     folder.check(jobs, overwrite=overwrite)

@@ -41,6 +41,7 @@ def public_objects():
 # Only what the package's documentation points at: not the checks that several modules share, and
 # not plain records.
 INTERNAL = (
+    "keras_nuclei.arguments",
     "keras_nuclei.validation",
     "keras_nuclei.efficientnet_lite_weights",
     "keras_nuclei.jobs",
@@ -111,6 +112,7 @@ ORDERS = (
     ("instances", "maps"),
     ("matching", "scores", "callbacks"),
     ("export", "jobs", "tables", "results", "command"),
+    ("maps", "arguments", "command"),
 )
 
 
