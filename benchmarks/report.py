@@ -150,6 +150,7 @@ def presets_table() -> str:
         ("grouped by field of view, validation", "grouped", "validation", "scores"),
         ("grouped by field of view, test", "grouped", "test", "scores"),
         ("official test (stage1_test)", "all", "official_test", "scores"),
+        ("official test (stage1_test)", "one_stage", "official_test", "scores"),
         ("official test, fields unseen", "all", "official_test_unseen_fields", "scores"),
         ("official test, one view each", "all", "official_test", "scores_of_one_view"),
         ("StarDist's 50 test images", "stardist", "stardist_test", "scores"),
@@ -167,7 +168,7 @@ def presets_table() -> str:
                 continue
             result = read(f"{preset}-{split}")
             scores = result[views][part]["all"]
-            steps = f"{steps_trained(result):,}{recipe_mark(result['recipe'])}"
+            steps = f"{steps_trained(result):,}{recipe_mark(result)}"
             lines.append(
                 f"| {title} | `{preset}` | {steps} | {scores['images']}"
                 f" | {scores['accuracy']:.4f}"
@@ -191,11 +192,15 @@ def chosen_threshold_line() -> str:
     )
 
 
-def recipe_mark(recipe: dict) -> str:
-    """What the README marks a recipe with: the earliest, the one after it, or (nothing) today's."""
-    if "plain_at_first" in recipe:
+def recipe_mark(result: dict) -> str:
+    """What the README marks a training with: nothing where all of it is of today's recipe.
+
+    A dagger where stages of earlier recipes came before, a star for an earlier one alone.
+    """
+    stages = training_stages(result)
+    if all("plain_at_first" in stage["recipe"] for stage in stages):
         return ""
-    return "†" if recipe.get("plain") else "*"
+    return "†" if len(stages) > 1 else "*"
 
 
 def steps_trained(result: dict) -> int:
