@@ -151,6 +151,7 @@ def presets_table() -> str:
         ("grouped by field of view, test", "grouped", "test", "scores"),
         ("official test (stage1_test)", "all", "official_test", "scores"),
         ("official test (stage1_test)", "one_stage", "official_test", "scores"),
+        ("official test (stage1_test)", "trained_on", "official_test", "scores"),
         ("official test, fields unseen", "all", "official_test_unseen_fields", "scores"),
         ("official test, one view each", "all", "official_test", "scores_of_one_view"),
         ("StarDist's 50 test images", "stardist", "stardist_test", "scores"),
