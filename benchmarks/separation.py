@@ -23,7 +23,7 @@ from keras_nuclei.diameters import model_scale
 from keras_nuclei.maps import label_maps, predict_maps
 
 THRESHOLDS = {"threshold": (0.5, 0.55, 0.6, 0.65)}
-SMOOTHINGS = {"smoothing": (1, 1.5, 2, 2.5)}
+SMOOTHINGS = {"smoothing": (0, 1, 1.5, 2, 2.5)}
 """What every method tries that has such a setting: none is to win by a finer grid."""
 
 

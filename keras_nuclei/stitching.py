@@ -41,7 +41,8 @@ def label_tiled(
         image: `(H, W)` or `(H, W, C)`, as in `predict_tiled`: an image, a mask, probabilities.
         label: Function from a tile `(height, width)` or `(height, width, C)` to its label map, of
             any integer dtype: `(height, width)`, 0 for background.
-        tile_size: Height and width of a tile, in pixels.
+        tile_size: Height and width of a tile, in pixels, at most: tiles are as small as their
+            number allows.
         overlap: Pixels that neighbouring tiles share, at least; not less than the largest nucleus.
         progress: Whether to show a progress bar on stderr.
         out: Array `(H, W)` of int32 or int64 to write to, such as a memmap; None makes one.
@@ -64,8 +65,8 @@ def label_tiled(
     """
     height, width = image_shape(image, grey=True)[:2]
     check_overlap(tile_size, overlap)
-    rows = Tiles.cover(height, min(tile_size, height), overlap)
-    columns = Tiles.cover(width, min(tile_size, width), overlap)
+    rows = Tiles.cover_evenly(height, tile_size, overlap)
+    columns = Tiles.cover_evenly(width, tile_size, overlap)
     if out is None:
         out = np.zeros((height, width), "int32")
     else:

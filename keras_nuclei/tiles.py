@@ -37,6 +37,18 @@ class Tiles:
         starts = (grid * (steps * index // max(gaps, 1)) for index in range(gaps + 1))
         return cls(length, tile, tuple(starts))
 
+    @classmethod
+    def cover_evenly(cls, length: int, largest: int, overlap: int) -> "Tiles":
+        """As few tiles as those of the largest size, and no larger than it takes so many.
+
+        Example:
+            >>> Tiles.cover_evenly(length=100, largest=60, overlap=10)
+            Tiles(length=100, tile=55, starts=(0, 45))
+        """
+        count = math.ceil(max(length - overlap, 1) / (largest - overlap))
+        tile = math.ceil((length + (count - 1) * overlap) / count)
+        return cls.cover(length, min(tile, length), overlap)
+
     @property
     def end(self) -> int:
         """First pixel after the last tile."""

@@ -135,7 +135,7 @@ def test_no_more_is_seen_at_once_where_the_model_sees_it_enlarged(monkeypatch, s
     monkeypatch.setattr(segmentation, "LARGEST_WHOLE", 256)
     monkeypatch.setattr(segmentation, "predict_maps", predict_maps)
     keras_nuclei.segment(np.zeros((300, 300)), own_model(3), scale=scale)
-    assert max(sizes) == (largest, largest)
+    assert 0.8 * largest < max(sizes)[0] <= largest
     assert max(sizes)[0] * scale <= 2 * 256
 
 

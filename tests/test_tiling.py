@@ -146,6 +146,19 @@ def test_tiles_cover_and_overlap_and_their_weights_sum_to_one(length, units, gri
     np.testing.assert_allclose(total, 1, atol=1e-6)
 
 
+@given(length=st.integers(1, 500), largest=st.integers(2, 90), data=st.data())
+def test_even_tiles_are_as_few_as_can_be_and_no_larger_than_that_takes(length, largest, data):
+    overlap = data.draw(st.integers(0, largest - 1))
+    tiles = Tiles.cover_evenly(length, largest, overlap)
+    assert tiles.tile <= min(largest, length)
+    assert tiles.starts[0] == 0
+    assert tiles.end >= length
+    assert all(0 < step <= tiles.tile - overlap for step in np.diff(tiles.starts))
+    assert len(tiles.starts) == len(Tiles.cover(length, min(largest, length), overlap).starts)
+    if tiles.tile - 1 > overlap:
+        assert len(Tiles.cover(length, tiles.tile - 1, overlap).starts) > len(tiles.starts)
+
+
 @given(
     length=st.integers(1, 700),
     tile=st.integers(1, 8).map(lambda steps: 32 * steps),
