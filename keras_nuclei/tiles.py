@@ -38,16 +38,20 @@ class Tiles:
         return cls(length, tile, tuple(starts))
 
     @classmethod
-    def cover_evenly(cls, length: int, largest: int, overlap: int) -> "Tiles":
+    def cover_evenly(cls, length: int, largest: int, overlap: int, grid: int = 1) -> "Tiles":
         """As few tiles as those of the largest size, and no larger than it takes so many.
+
+        Sizes and starts are multiples of `grid`.
 
         Example:
             >>> Tiles.cover_evenly(length=100, largest=60, overlap=10)
             Tiles(length=100, tile=55, starts=(0, 45))
         """
-        count = math.ceil(max(length - overlap, 1) / (largest - overlap))
-        tile = math.ceil((length + (count - 1) * overlap) / count)
-        return cls.cover(length, min(tile, length), overlap)
+        count = len(cls.cover(length, largest, overlap, grid).starts)
+        least = math.ceil((length + (count - 1) * overlap) / count / grid) * grid
+        sizes = range(least, largest + 1, grid)
+        covers = (cls.cover(length, size, overlap, grid) for size in sizes)
+        return next(cover for cover in covers if len(cover.starts) == count)
 
     @property
     def end(self) -> int:

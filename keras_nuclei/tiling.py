@@ -143,13 +143,8 @@ def _cover_on_grid(length: int, fixed: int | None, tile_size: int, overlap: int)
     tile = fixed or tile_size
     grid = math.gcd(tile, _GRID)
     check_overlap(tile, overlap, grid)
-    tiles = Tiles.cover(length, tile, overlap, grid)
-    if fixed:
-        return tiles
-    count = len(tiles.starts)
-    least = math.ceil((length + (count - 1) * overlap) / count / grid) * grid
-    fewer = (Tiles.cover(length, size, overlap, grid) for size in range(least, tile + 1, grid))
-    return next(cover for cover in fewer if len(cover.starts) == count)
+    cover = Tiles.cover if fixed else Tiles.cover_evenly
+    return cover(length, tile, overlap, grid)
 
 
 class _Blend:
