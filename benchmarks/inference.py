@@ -70,9 +70,11 @@ def main(argv: list[str] | None = None) -> None:
         for name in keras_nuclei.PRESETS:
             result["presets"][name] = measure_preset(name, files, args.rounds)
     print(json.dumps(result["presets"], indent=1))
+    drawn = dict.fromkeys(BY_PIXELS + BY_NUCLEI)  # one image is in both
+    separation = {each: measure_separation(*each, args.rounds) for each in drawn}
     result["separation"] = {
-        "by_pixels": [measure_separation(*each, args.rounds) for each in BY_PIXELS],
-        "by_nuclei": [measure_separation(*each, args.rounds) for each in BY_NUCLEI],
+        "by_pixels": [separation[each] for each in BY_PIXELS],
+        "by_nuclei": [separation[each] for each in BY_NUCLEI],
     }
     if args.output:
         write_json(args.output, result)

@@ -56,9 +56,10 @@ class JoinedTable:
                 self._refuse_edited()
                 self.path.unlink(missing_ok=True)
                 return None
-            if not self.path.exists() or sha256(self.path) != sha256(draft):
+            new = sha256(draft)
+            if not self.path.exists() or sha256(self.path) != new:
                 self._refuse_edited()
-                self._note(sha256(draft))
+                self._note(new)
                 draft.replace(self.path)
         return self.path
 
