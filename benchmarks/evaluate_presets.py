@@ -121,20 +121,30 @@ class Predicted(NamedTuple):
 
     Attributes:
         scale: That the model has seen the image at.
-        maps: By `AUGMENTATIONS`, and by the one view that is `segment`'s default.
+        maps: By the number of augmentations.
     """
 
     scale: float
     maps: dict[int, dict[str, np.ndarray]]
 
 
-def predict(row: nuclei.NucleiImage, model: keras.Model) -> Predicted:
-    """Let a model draw its maps of an image, as `keras_nuclei.segment` does."""
+def predict(
+    row: nuclei.NucleiImage, model: keras.Model, views: tuple[int, ...] = (AUGMENTATIONS, 1)
+) -> Predicted:
+    """Let a model draw its maps of an image, as `keras_nuclei.segment` does.
+
+    Args:
+        row: The image.
+        model: The model.
+        views: Numbers of augmentations; one view is `segment`'s default.
+
+    Returns:
+        The maps by each of them.
+    """
     scale = model_scale(segmentation.estimate_diameter(row.image, model))
     image = row.image.astype("float32")
     maps = {
-        augmentations: predict_maps(image, model, scale=scale, augmentations=augmentations)
-        for augmentations in (AUGMENTATIONS, 1)
+        number: predict_maps(image, model, scale=scale, augmentations=number) for number in views
     }
     return Predicted(scale, maps)
 

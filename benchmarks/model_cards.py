@@ -137,10 +137,17 @@ most crops showed nuclei of about {smallest} to {largest} pixels, images of rare
 CHANGED = {
     "heads": "what was learned were the heads {heads}.",
     "learning_rate": "the learning rate was up to {learning_rate}.",
-    "foreground_loss": "the foreground was learned without a Dice loss beside the cross-entropy.",
+    "foreground_loss": "the foreground was learned {foreground_loss}.",
     "plain": "of the crops, {plain} were not changed.",
 }
 """What is said where a stage differs from the one before, by the setting that tells it."""
+
+
+FOREGROUND_LOSSES = {
+    "binary_crossentropy": "by its cross-entropy alone",
+    "binary_crossentropy_dice": "by its cross-entropy and a Dice loss",
+}
+"""In words."""
 
 
 def quoted(names: Iterable[str]) -> str:
@@ -157,6 +164,10 @@ def in_words(recipe: dict) -> dict:
     return {
         **recipe,
         "heads": quoted(recipe["heads"]),
+        # The earliest recipes do not name it.
+        "foreground_loss": FOREGROUND_LOSSES[
+            recipe.get("foreground_loss") or "binary_crossentropy_dice"
+        ],
         "plain": share if last else "",
         "smallest": smallest,
         "largest": largest,

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import ablation_page, exports_table, model_cards, rivals_table
+from benchmarks.presets import RECIPES
 from benchmarks.runs import mean, segment_settings, spread, training_stages
 from keras_nuclei.diameters import FAR_MARGIN
 from keras_nuclei.encoders import list_encoders
@@ -67,6 +68,7 @@ def publish(run: Path, overwrite: bool) -> None:
         "separation.json": RESULTS / f"{run.name}-separation.json",
         "diameters.json": RESULTS / f"{run.name}-diameters.json",
         "sizes.json": RESULTS / f"{run.name}-sizes.json",
+        "recipes.json": RESULTS / f"{run.name}.json",
     }
     if (run / "evaluation-packed.json").exists():  # what ships is what is judged
         targets["evaluation.json"] = RESULTS / f"{run.name}-single.json"
@@ -196,12 +198,16 @@ def chosen_threshold_line() -> str:
 def recipe_mark(result: dict) -> str:
     """What the README marks a training with: nothing where all of it is of today's recipe.
 
-    A dagger where stages of earlier recipes came before, a star for an earlier one alone.
+    A dagger where stages of earlier recipes came before, two for the one before today's, and a star
+    for the earliest one.
     """
-    stages = training_stages(result)
-    if all("plain_at_first" in stage["recipe"] for stage in stages):
+    recipes = [stage["recipe"] for stage in training_stages(result)]
+    today = RECIPES[result["preset"]].foreground_loss
+    if all(recipe.get("foreground_loss") == today for recipe in recipes):
         return ""
-    return "†" if len(stages) > 1 else "*"
+    if len(recipes) > 1:
+        return "†"
+    return "‡" if "foreground_loss" in recipes[0] else "*"
 
 
 def steps_trained(result: dict) -> int:
@@ -251,6 +257,33 @@ def modalities_table(preset: str = "nuclei_base") -> str:
             f" | {scores['ap50_per_image']:.3f} | {scores['dsb_per_image']:.3f}"
             f" | {scores['missed']} | {scores['extra']} | {scores['split']} | {scores['merged']} |"
         )
+    return "\n".join(lines)
+
+
+def recipes_table() -> str:
+    """How the foreground's loss changes what is found in images unlike those learned from."""
+    lines = [
+        "| foreground learned by | images | number | pixel accuracy | predicting nothing | Dice "
+        "| AP@0.5 | DSB score | missed | extra |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    variants = read("recipes")["variants"]
+    groups = (
+        ("fluorescence", "validation", "fluorescence"),
+        ("brightfield", "validation", "brightfield"),
+        ("stained tissue", "validation", "histology"),
+        ("tissue on a clear ground", "unknown stain", "all"),
+    )
+    for title, part, group in groups:
+        for variant, result in variants.items():
+            require_settings("recipes", result)
+            scores = result["scores"][part][str(THRESHOLD)][group]
+            lines.append(
+                f"| {variant} | {title} | {scores['images']} | {scores['accuracy']:.4f}"
+                f" | {scores['accuracy_of_nothing']:.4f} | {scores['dice']:.3f}"
+                f" | {scores['ap50_per_image']:.3f} | {scores['dsb_per_image']:.3f}"
+                f" | {scores['missed']} | {scores['extra']} |"
+            )
     return "\n".join(lines)
 
 
@@ -434,6 +467,7 @@ BLOCKS = {
     "presets": presets_table,
     "chosen_threshold": chosen_threshold_line,
     "modalities": modalities_table,
+    "recipes": recipes_table,
     "separation": separation_table,
     "thresholds": thresholds_table,
     "diameters": diameters_line,

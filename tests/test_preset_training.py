@@ -23,7 +23,9 @@ from benchmarks import (
     model_cards,
     nuclei,
     package,
+    pipeline,
     presets,
+    recipes,
     runs,
     separation,
     sizes,
@@ -508,15 +510,23 @@ def test_other_heads_than_the_presets_help_to_learn_at_first(preset):
     assert further.heads == tuple(PRESETS[preset].architecture["heads"])
 
 
-def test_the_foreground_is_learned_by_what_the_recipe_says():
-    recipe = presets.Recipe(epochs=1, foreground_weight=3.0)
+# Of 64 pixels that are 0.5 where no nucleus is, by hand: the cross-entropy is log 2; the Dice loss,
+# smoothed by one pixel, is 1 - 1 / (32 + 1), and the mean of both is taken.
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("binary_crossentropy", np.log(2)),
+        ("binary_crossentropy_dice", (np.log(2) + 32 / 33) / 2),
+    ],
+)
+def test_the_foreground_is_learned_by_what_the_recipe_says(name, expected):
+    recipe = presets.Recipe(epochs=1, foreground_loss=name, foreground_weight=3.0)
     model = presets.build("nuclei_base", recipe)
     outputs = {name: np.full((1, 8, 8, n), 0.5, "f") for name, n in targets.CHANNELS.items()}
     true = {**outputs, "foreground": np.zeros((1, 8, 8, 1), "f")}
-    # By hand: the cross-entropy of 0.5 is log 2 whatever is true; there are five heads, of which
-    # one weighs 3.
+    # Of the four other heads, the cross-entropy of 0.5 is log 2 whatever is true.
     loss = model.compute_loss(y=true, y_pred=outputs)
-    assert float(loss) == pytest.approx(7 * np.log(2), rel=1e-5)
+    assert float(loss) == pytest.approx(4 * np.log(2) + 3 * expected, rel=1e-5)
 
 
 @pytest.fixture
@@ -712,6 +722,59 @@ def test_a_run_is_trained_on_by_one_of_the_same_split_alone(tiny, tmp_path, monk
         error := capsys.readouterr().err
     )
     assert error.endswith("--methods of: 'foreground alone', 'distance'\n")
+
+
+def test_the_trial_of_recipes_learns_nothing_of_what_it_is_judged_by(tiny, tmp_path, monkeypatch):
+    learn, learned = presets.learn, []
+
+    def watch(run, rows, preset, recipe):
+        learned.append((rows, recipe))
+        return learn(run, rows, preset, recipe)
+
+    def held_back(row):
+        return row.modality == "histology" and row.field_of_view % 2 == 0
+
+    monkeypatch.setattr(presets, "learn", watch)
+    monkeypatch.setattr(recipes, "on_clear_ground", held_back)
+    command = ["--data", "synthetic", "--epochs", "1", "--output", str(tmp_path)]
+    result = json.loads(recipes.main(command).read_text())
+    assert list(result["variants"]) == list(recipes.VARIANTS)
+    rows = nuclei.load(pipeline.DATA_SETS["synthetic"], "train")
+    ids = nuclei.training_ids(rows, "grouped")
+    unknown = [row.image_id for row in rows if row.image_id in ids and held_back(row)]
+    assert unknown
+    for (known, recipe), (name, told) in zip(learned, result["variants"].items(), strict=True):
+        assert {row.image_id for row in known} == ids - set(unknown)
+        assert recipe.foreground_loss == recipes.VARIANTS[name]["foreground_loss"]
+        assert told["recipe"]["foreground_loss"] == recipe.foreground_loss
+        assert len(told["history"]) == recipe.epochs == 1
+        counts = {
+            part: {scores["all"]["images"] for scores in by_threshold.values()}
+            for part, by_threshold in told["scores"].items()
+        }
+        assert counts == {
+            "validation": {len(nuclei.validation_rows(rows, "grouped"))},
+            "unknown stain": {len(unknown)},
+        }
+    # Begun again, it goes on, which here is to do nothing.
+    monkeypatch.setattr(presets, "learn", None)
+    assert json.loads(recipes.main(command).read_text()) == result
+
+
+@pytest.mark.parametrize(
+    ("ground", "modality", "is_clear"),
+    [
+        ((235, 233, 239), "histology", True),
+        ((210, 182, 251), "histology", False),  # lilac
+        ((238, 159, 227), "histology", False),  # pink
+        ((200, 200, 200), "brightfield", False),
+    ],
+)
+def test_a_clear_ground_is_one_of_nearly_no_colour(ground, modality, is_clear):
+    image = np.full((20, 20, 3), ground, "uint8")
+    image[:10] = (90, 40, 150)  # nuclei on half of it
+    shown = dataclasses.replace(row(0, modality, 0), image=image)
+    assert recipes.on_clear_ground(shown) == is_clear
 
 
 def test_a_card_tells_what_came_when_and_how_to_do_it_again():

@@ -1,0 +1,121 @@
+"""Which recipe finds nuclei where the stain is unknown? A trial without any test image.
+
+    python -m benchmarks.recipes
+
+trains `nuclei_base` by each of `VARIANTS` on the training part of the grouped split without its
+tissue on a clear ground: what is left of stained tissue lies on lilac. Scored are the validation
+part of the split, by modality, and the tissue that was held back. Resumable at every epoch; writes
+`recipes.json` into the folder of the runs.
+"""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks import evaluate_presets, nuclei, pipeline, presets, runs
+from keras_nuclei import instances
+
+PRESET, SPLIT = "nuclei_base", "grouped"
+EPOCHS = 24
+"""Fewer than the preset learns for: to be seen is which way leads further."""
+
+VARIANTS = {
+    "cross-entropy": {"foreground_loss": "binary_crossentropy"},
+    "cross-entropy and Dice": {"foreground_loss": "binary_crossentropy_dice"},
+}
+"""What differs from the preset's recipe, by the name in the results."""
+
+THRESHOLDS = (0.3, 0.4, 0.5, 0.55, 0.6, 0.7)
+
+
+def main(argv: list[str] | None = None) -> Path:
+    """Train and score the variants as the command line says and return the path of the JSON."""
+    args = parse_arguments(argv)
+    name = pipeline.DATA_SETS[args.data]
+    published = nuclei.load(name, "train", args.data_dir)
+    corrected = nuclei.load(presets.CORRECTED.get(name, name), "train", args.data_dir)
+    ids = nuclei.training_ids(published, SPLIT)
+    held_back = {row.image_id for row in published if on_clear_ground(row)}
+    rows = [row for row in corrected if row.image_id in ids - held_back]
+    parts = {
+        "validation": nuclei.validation_rows(published, SPLIT),
+        "unknown stain": [row for row in published if row.image_id in ids & held_back],
+    }
+    variants = {}
+    for variant in args.variants:
+        recipe = dataclasses.replace(
+            presets.recipe_of(PRESET, SPLIT), epochs=args.epochs, **VARIANTS[variant]
+        )
+        settings = {
+            "preset": PRESET,
+            "data": args.data,
+            "split": SPLIT,
+            "recipe": dataclasses.asdict(recipe),
+        }
+        run = args.output / variant.replace(" ", "_")
+        runs.prepare_folder(run, json.loads(json.dumps(settings)))
+        if not (run / "scores.json").exists():
+            print(f"{variant}: {len(rows)} images")
+            model, history = presets.learn(run, rows, PRESET, recipe)
+            told = {"images": len(rows), "history": history, "environment": runs.environment()}
+            measured = {**runs.segment_settings(), "scores": score(model, parts)}
+            runs.write_json(run / "scores.json", {**settings, **told, **measured})
+        variants[variant] = json.loads((run / "scores.json").read_text())
+    path = args.output / "recipes.json"
+    runs.write_json(path, {"data": args.data, "variants": variants})
+    return path
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"default: {EPOCHS}")
+    parser.add_argument("--data", choices=pipeline.DATA_SETS, default="dsb2018")
+    parser.add_argument("--data_dir", help="where TFDS keeps prepared data sets")
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/recipes"), help="default: runs/recipes"
+    )
+    return parser.parse_args(argv)
+
+
+def on_clear_ground(row: nuclei.NucleiImage) -> bool:
+    """Whether an image shows stained tissue whose brightest parts have nearly no colour."""
+    _, green, blue = np.percentile(row.image.reshape(-1, 3), 80, axis=0)
+    return bool(row.modality == "histology" and blue - green < 30)
+
+
+def score(model: keras.Model, parts: dict[str, list[nuclei.NucleiImage]]) -> dict[str, dict]:
+    """Scores of each part in one view, by each of `THRESHOLDS`."""
+    results = {}
+    for part, rows in parts.items():
+        predicted = [
+            evaluate_presets.predict(row, model, views=(1,))
+            for row in tqdm(rows, desc=part, unit="image")
+        ]
+        results[part] = {}
+        for threshold in THRESHOLDS:
+            found = [
+                evaluate_presets.find(row, each, 1, threshold)
+                for row, each in zip(rows, predicted, strict=True)
+            ]
+            results[part][str(threshold)] = evaluate_presets.score(rows, found, threshold)
+        for group, each in results[part][str(instances.THRESHOLD)].items():
+            print(
+                f"{part}, {group}: {each['images']} images, accuracy {each['accuracy']:.4f}, Dice "
+                f"{each['dice']:.4f}, DSB {each['dsb_per_image']:.4f}"
+            )
+    return results
+
+
+if __name__ == "__main__":
+    # As for `benchmarks.presets`.
+    cv2.setNumThreads(0)
+    runs.keep_freed_memory()
+    main()
