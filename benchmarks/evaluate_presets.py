@@ -58,34 +58,14 @@ def main(argv: list[str] | None = None) -> Path:
     training["parameters"] = model.count_params()
 
     parts = held_back(training, args.data_dir)
-    predicted = {}
-    for part, rows in parts.items():
-        for row in tqdm(rows, desc=part, unit="image"):
-            if row.image_id not in predicted:  # a part may be of another
-                predicted[row.image_id] = predict(row, model)
+    predicted = predict_parts(parts, model)
     threshold, trials = instances.THRESHOLD, []
     if "validation" in parts:
         choosing = [row for row in parts["validation"] if not nuclei.is_stardist_test(row)]
         trials = try_thresholds(choosing, predicted)
         threshold = best_threshold(trials)
         print(f"On the validation images, most pixels are right by a threshold of {threshold}.")
-
-    measured = {
-        "scores": (AUGMENTATIONS, threshold),
-        "scores_by_default_threshold": (AUGMENTATIONS, instances.THRESHOLD),
-        "scores_of_one_view": (1, instances.THRESHOLD),
-    }
-    results, known = {}, {}
-    for name, how in measured.items():
-        results[name] = {}
-        for part, rows in parts.items():
-            for row in tqdm(rows, desc=f"{name}: {part}", unit="image"):
-                if (row.image_id, how) not in known:
-                    known[row.image_id, how] = find(row, predicted[row.image_id], *how)
-            found = [known[row.image_id, how] for row in rows]
-            results[name][part] = score(rows, found, how[1])
-            if name == "scores" and part in PICTURED:
-                draw(rows, found, args.run / "masks.png")
+    results = score_parts(parts, predicted, threshold, args.run / "masks.png")
     for part, groups in results["scores"].items():
         values = groups["all"]
         print(
@@ -149,6 +129,18 @@ def predict(
     return Predicted(scale, maps)
 
 
+def predict_parts(
+    parts: dict[str, list[nuclei.NucleiImage]], model: keras.Model
+) -> dict[str, Predicted]:
+    """What a model makes of the images of all parts, by their ids."""
+    predicted = {}
+    for part, rows in parts.items():
+        for row in tqdm(rows, desc=part, unit="image"):
+            if row.image_id not in predicted:  # a part may be of another
+                predicted[row.image_id] = predict(row, model)
+    return predicted
+
+
 def try_thresholds(
     rows: list[nuclei.NucleiImage], predicted: dict[str, Predicted]
 ) -> list[dict[str, float]]:
@@ -189,6 +181,43 @@ def find(
     label_map = label_maps(maps, scale=predicted.scale, threshold=threshold)
     match = matching.match(row.label_map, label_map)
     return Found(maps["foreground"][..., 0], label_map, match)
+
+
+def score_parts(
+    parts: dict[str, list[nuclei.NucleiImage]],
+    predicted: dict[str, Predicted],
+    threshold: float,
+    picture: Path,
+) -> dict[str, dict[str, dict]]:
+    """Scores of all parts: by a threshold, by `segment`'s, and by `segment`'s in one view.
+
+    Args:
+        parts: Images by the name of the part.
+        predicted: What a model makes of them.
+        threshold: Of the foreground.
+        picture: Where to draw what is found of a part of `PICTURED` by that threshold.
+
+    Returns:
+        By the name of the scores and that of the part, as `score`.
+    """
+    measured = {
+        "scores": (AUGMENTATIONS, threshold),
+        "scores_by_default_threshold": (AUGMENTATIONS, instances.THRESHOLD),
+        "scores_of_one_view": (1, instances.THRESHOLD),
+    }
+    results: dict[str, dict[str, dict]] = {}
+    known = {}
+    for name, how in measured.items():
+        results[name] = {}
+        for part, rows in parts.items():
+            for row in tqdm(rows, desc=f"{name}: {part}", unit="image"):
+                if (row.image_id, how) not in known:
+                    known[row.image_id, how] = find(row, predicted[row.image_id], *how)
+            found = [known[row.image_id, how] for row in rows]
+            results[name][part] = score(rows, found, how[1])
+            if name == "scores" and part in PICTURED:
+                draw(rows, found, picture)
+    return results
 
 
 def score(rows: list[nuclei.NucleiImage], found: list[Found], threshold: float) -> dict[str, dict]:
