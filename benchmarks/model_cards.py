@@ -33,9 +33,10 @@ From ImageNet weights, {steps} steps of {batch_size} crops of {crop_size}x{crop_
 learning rate up to {learning_rate}. Of the crops, {shares}.
 They are scaled (nuclei of about 10 to 80 pixels), rotated, mirrored, stretched, tinted or stained
 otherwise, inverted, made brighter, darker, blurred, noisy.
+The foreground was learned {foreground_loss}.
 {dropped}{hours:.1f} hours on {cpus} CPU cores, shared with other work.
 {later}
-Each stage ran with the code of its time; what it was set to is in the JSON of the scores.
+{settings}
 
 ```bash
 {commands}
@@ -72,6 +73,11 @@ Methods 16, 1247-1253 (2019), https://doi.org/10.1038/s41592-019-0612-7.
 """
 
 
+OF_ONE_STAGE = "Every setting is in the JSON of the scores."
+OF_SEVERAL_STAGES = """\
+Each stage ran with the code of its time; what it was set to is in the JSON of the scores."""
+
+
 def card(name: str, single: dict, packed: dict, size: int, table: str) -> str:
     """Write the card of a preset.
 
@@ -100,8 +106,10 @@ def card(name: str, single: dict, packed: dict, size: int, table: str) -> str:
         crop_size=recipe["crop_size"],
         learning_rate=max(stage["recipe"]["learning_rate"] for stage in stages),
         shares=", ".join(f"{share:.0%} are {modality}" for modality, share in recipe["shares"]),
+        foreground_loss=in_words(stages[0]["recipe"])["foreground_loss"],
         dropped=dropped(stages, preset.architecture["heads"]),
         later=later(stages),
+        settings=OF_SEVERAL_STAGES if len(stages) > 1 else OF_ONE_STAGE,
         hours=sum(stage["seconds"] for stage in stages) / 3600,
         cpus=single["environment"]["cpus"],
         commands="\n".join(commands(f"runs/{name}-all", stages)),

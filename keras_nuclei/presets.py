@@ -64,7 +64,7 @@ PRESETS = {
             "upsampling": "nearest",
         },
         file="nuclei_base.npz",
-        sha256="9164ef91628fa106e2ceb297949067dbbbd061ee8cc744ed92d6c7cab6b2f3d2",
+        sha256="27a6fbdbcd9cf21586ece45966d4df27bfd961ce5ed778203eeb1bbfe06f382c",
         graph="nuclei_base.onnx",
         graph_sha256="362221aec21c796b905f89a0f2e03dc193c15abc94f28d9bd97e67074bcdcec3",
         card="nuclei_base.md",
