@@ -119,7 +119,7 @@ def predict(
         views: Numbers of augmentations; one view is `segment`'s default.
 
     Returns:
-        The maps by each of them.
+        The scale, and the maps by number of augmentations.
     """
     scale = model_scale(segmentation.estimate_diameter(row.image, model))
     image = row.image.astype("float32")

@@ -174,7 +174,7 @@ def in_words(recipe: dict) -> dict:
         "heads": quoted(recipe["heads"]),
         # The earliest recipes do not name it.
         "foreground_loss": FOREGROUND_LOSSES[
-            recipe.get("foreground_loss") or "binary_crossentropy_dice"
+            recipe.get("foreground_loss", "binary_crossentropy_dice")
         ],
         "plain": share if last else "",
         "smallest": smallest,

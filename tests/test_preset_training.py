@@ -513,14 +513,14 @@ def test_other_heads_than_the_presets_help_to_learn_at_first(preset):
 # Of 64 pixels that are 0.5 where no nucleus is, by hand: the cross-entropy is log 2; the Dice loss,
 # smoothed by one pixel, is 1 - 1 / (32 + 1), and the mean of both is taken.
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("loss_name", "expected"),
     [
         ("binary_crossentropy", np.log(2)),
         ("binary_crossentropy_dice", (np.log(2) + 32 / 33) / 2),
     ],
 )
-def test_the_foreground_is_learned_by_what_the_recipe_says(name, expected):
-    recipe = presets.Recipe(epochs=1, foreground_loss=name, foreground_weight=3.0)
+def test_the_foreground_is_learned_by_what_the_recipe_says(loss_name, expected):
+    recipe = presets.Recipe(epochs=1, foreground_loss=loss_name, foreground_weight=3.0)
     model = presets.build("nuclei_base", recipe)
     outputs = {name: np.full((1, 8, 8, n), 0.5, "f") for name, n in targets.CHANNELS.items()}
     true = {**outputs, "foreground": np.zeros((1, 8, 8, 1), "f")}
@@ -770,7 +770,7 @@ def test_the_trial_of_recipes_learns_nothing_of_what_it_is_judged_by(tiny, tmp_p
         ((200, 200, 200), "brightfield", False),
     ],
 )
-def test_a_clear_ground_is_one_of_nearly_no_colour(ground, modality, is_clear):
+def test_a_clear_ground_is_hardly_more_blue_than_green(ground, modality, is_clear):
     image = np.full((20, 20, 3), ground, "uint8")
     image[:10] = (90, 40, 150)  # nuclei on half of it
     shown = dataclasses.replace(row(0, modality, 0), image=image)
@@ -791,10 +791,18 @@ def test_a_card_tells_what_came_when_and_how_to_do_it_again():
     assert model_cards.dropped(stages, {"foreground": 1}) == ""
     others = model_cards.dropped([*stages, stage(heads=["flow", "foreground"])], {"foreground": 1})
     assert others == "The heads `flow` were learned beside and left behind.\n"
-    card = (package.WEIGHTS / PRESETS["nuclei_base"].card).read_text()
-    (block,) = re.findall(r"^```bash\n(.*?)^```$", card, flags=re.M | re.S)
-    train_it, *rest = block.splitlines()
-    assert train_it == "python -m benchmarks.presets --preset nuclei_base --split all"
+
+    def block(preset):
+        card = (package.WEIGHTS / PRESETS[preset].card).read_text()
+        (lines,) = re.findall(r"^```bash\n(.*?)^```$", card, flags=re.M | re.S)
+        return lines.splitlines()
+
+    assert block("nuclei_base") == [
+        "python -m benchmarks.presets --preset nuclei_base --split all",
+        "python -m benchmarks.package runs/nuclei_base-all --overwrite",
+    ]
+    train_it, *rest = block("nuclei_small")
+    assert train_it == "python -m benchmarks.presets --preset nuclei_small --split all"
     # Weights are loaded, and their scores are published, before they are trained on.
     after = ["package", "evaluate_presets", "evaluate_presets", "report", "presets", "package"]
     commands = re.findall(r"^python -m benchmarks\.(\w+)", "\n".join(rest), flags=re.M)
