@@ -64,7 +64,9 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"{args.output} exists; name another file or pass --overwrite")
 
     official = nuclei.load("dsb2018", "test", args.data_dir)
-    result = {"presets": {}, "environment": environment(), **segment_settings()}
+    weights = {name: preset.sha256 for name, preset in keras_nuclei.PRESETS.items()}
+    of_what = {"environment": environment(), "weights": weights, **segment_settings()}
+    result = {"presets": {}, **of_what}
     with tempfile.TemporaryDirectory() as folder:
         files = write_images(official, Path(folder))
         for name in keras_nuclei.PRESETS:

@@ -390,6 +390,11 @@ def inference_table() -> str:
     ]
     measured = read("inference")
     require_settings("inference", measured)
+    if measured["weights"] != {name: preset.sha256 for name, preset in PRESETS.items()}:
+        sys.exit(
+            "inference.json is not of the packaged weights. Run: python -m benchmarks.inference "
+            f"--output {RESULTS / 'inference.json'} --overwrite"
+        )
     for preset, groups in measured["presets"].items():
         for group, result in groups.items():
             title = f"mosaic of {group}x{group}" if group.isdigit() else group
