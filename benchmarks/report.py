@@ -6,6 +6,7 @@ python -m benchmarks.report --check                                 # do they ag
 """
 
 import argparse
+import dataclasses
 import json
 import re
 import shutil
@@ -13,7 +14,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import ablation_page, exports_table, model_cards, rivals_table
-from benchmarks.presets import RECIPES
+from benchmarks.presets import recipe_of
 from benchmarks.recipes import VARIANTS
 from benchmarks.runs import mean, segment_settings, spread, training_stages
 from keras_nuclei.diameters import FAR_MARGIN
@@ -205,8 +206,11 @@ def recipe_mark(result: dict) -> str:
     for the earliest one.
     """
     recipes = [stage["recipe"] for stage in training_stages(result)]
-    today = RECIPES[result["preset"]].foreground_loss
-    if all(recipe.get("foreground_loss") == today for recipe in recipes):
+    today = [
+        dataclasses.asdict(recipe_of(result["preset"], result["split"], further=number > 0))
+        for number in range(len(recipes))
+    ]
+    if recipes == json.loads(json.dumps(today)):
         return ""
     if len(recipes) > 1:
         return "†"

@@ -26,6 +26,7 @@ from benchmarks import (
     pipeline,
     presets,
     recipes,
+    report,
     runs,
     separation,
     sizes,
@@ -808,6 +809,26 @@ def test_a_card_tells_what_came_when_and_how_to_do_it_again():
     commands = re.findall(r"^python -m benchmarks\.(\w+)", "\n".join(rest), flags=re.M)
     assert commands[:6] == after
     assert rest[1].startswith("# write the SHA-256")
+
+
+def test_trainings_are_marked_by_the_recipe_that_they_are_of():
+    def training(recipe, **more):
+        return {"preset": "nuclei_base", "split": "random", "recipe": recipe, **more}
+
+    def as_json(**changes):
+        further = bool(changes.pop("further", False))
+        recipe = presets.recipe_of("nuclei_base", "random", further=further)
+        return json.loads(json.dumps(dataclasses.asdict(dataclasses.replace(recipe, **changes))))
+
+    today, before = as_json(), as_json(foreground_loss="binary_crossentropy")
+    earliest = {key: value for key, value in before.items() if key != "foreground_loss"}
+    assert report.recipe_mark(training(today)) == ""
+    assert report.recipe_mark(training(before)) == "‡"
+    assert report.recipe_mark(training(as_json(rarity=0.3))) == "‡"
+    assert report.recipe_mark(training(earliest)) == "*"
+    further = as_json(further=True)
+    for first, mark in ((today, ""), (before, "†")):
+        assert report.recipe_mark(training(further, continues=training(first))) == mark
 
 
 def test_weights_of_another_model_are_not_adopted():
