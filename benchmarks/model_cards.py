@@ -129,16 +129,16 @@ def card(name: str, single: dict, packed: dict, size: int, table: str) -> str:
 LATER = {
     "crowded": """\
 {crowded:.0%} of the crops were crowded with nuclei of another crop laid over,
-  stretch and stain varied more, a tenth was compressed as JPEG.""",
+  stretch and stain varied widely, a tenth was compressed as JPEG.""",
     "rarity": """\
 most crops showed nuclei of about {smallest} to {largest} pixels, images of rarer
-  kinds were drawn more often, about a third of the stained tissue, and what was made of
-  fluorescence to look so, had a second dye laid over in patches and fibres, and in {uneven:.0%} of
-  the fluorescence each nucleus was made brighter or dimmer.""",
+  kinds were drawn more often than by chance, about a third of the stained tissue, and what was
+  made of fluorescence to look so, had a second dye laid over in patches and fibres, and in
+  {uneven:.0%} of the fluorescence each nucleus was made brighter or dimmer.""",
     "plain": """\
-{plain} of the crops were not changed but for being resized to show nuclei
-  of {smallest} to {largest} pixels, turned by quarters and mirrored, and what is said above was
-  done to the others.""",
+{plain} of the crops were not changed but for being
+  resized to show nuclei of {smallest} to {largest} pixels, turned by quarters and mirrored, and
+  what is said above was done to the others.""",
 }
 """What came into the recipe one after the other, by the setting that tells it."""
 
@@ -190,16 +190,18 @@ def dropped(stages: list[dict], kept: dict[str, int]) -> str:
 
 
 def later(stages: list[dict]) -> str:
-    """From which step on the recipe was another than the earliest: a list in Markdown."""
+    """What was done to crops, from which step on if there are several stages: Markdown's list."""
     lines, said, done = [], set(), 0
     before = in_words(stages[0]["recipe"])
     for stage in stages:
         recipe = in_words(stage["recipe"])
         new = [key for key in LATER if recipe.get(key) and key not in said]
         changed = [key for key in CHANGED if recipe.get(key) != before.get(key) and key not in new]
-        start = f"After {done:,} steps" if done else "From the start"
+        start = f"After {done:,} steps: " if done else "From the start: "
+        if len(stages) == 1:
+            start = ""
         texts = [LATER[key] for key in new] + [CHANGED[key] for key in changed]
-        lines += [f"- {start}: {text.format(**recipe)}" for text in texts]
+        lines += [f"- {start}{text.format(**recipe)}" for text in texts]
         said.update(new)
         before = recipe
         done += steps(recipe)
