@@ -65,8 +65,8 @@ def main(argv: list[str] | None = None) -> None:
 
     official = nuclei.load("dsb2018", "test", args.data_dir)
     weights = {name: preset.sha256 for name, preset in keras_nuclei.PRESETS.items()}
-    of_what = {"environment": environment(), "weights": weights, **segment_settings()}
-    result = {"presets": {}, **of_what}
+    settings = {"weights": weights, **segment_settings()}
+    result = {"presets": {}, "environment": environment(), **settings}
     with tempfile.TemporaryDirectory() as folder:
         files = write_images(official, Path(folder))
         for name in keras_nuclei.PRESETS:

@@ -20,6 +20,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -254,12 +255,14 @@ def main(argv: list[str] | None = None) -> Path:
     print(f"{run}: {len(rows)} images")
 
     # -- Training, from ImageNet's weights or others ----------------------------------------------
-    trained = None
-    if args.from_package:
-        trained = keras_nuclei.from_preset(args.preset)
-    if args.from_run:
-        trained = runs.load(args.from_run)[1]
-    model, history = learn(run, rows, args.preset, recipe, settings["seed"], trained)
+    def trained():
+        return (
+            runs.load(args.from_run)[1] if args.from_run else keras_nuclei.from_preset(args.preset)
+        )
+
+    model, history = learn(
+        run, rows, args.preset, recipe, settings["seed"], trained if further else None
+    )
 
     # -- What stays -----------------------------------------------------------------------------
     model.save(run / "model.keras")
@@ -285,7 +288,7 @@ def learn(
     preset: str,
     recipe: Recipe,
     seed: int = 0,
-    trained: keras.Model | None = None,
+    trained: Callable[[], keras.Model] | None = None,
 ) -> tuple[keras.Model, list[dict]]:
     """Train a preset, from the last epoch whose checkpoint is in the run's folder.
 
@@ -295,7 +298,8 @@ def learn(
         preset: Of `RECIPES`.
         recipe: How.
         seed: Of the crops.
-        trained: A model whose weights to begin with; None for ImageNet's.
+        trained: Gives the model whose weights to begin with, if no epoch is done; None for
+            ImageNet's.
 
     Returns:
         The model, and a row of losses and seconds for each epoch.
@@ -309,7 +313,7 @@ def learn(
     if model is None:
         model = build(preset, recipe)
         if trained is not None:
-            adopt(model, trained)
+            adopt(model, trained())
     else:
         print(f"Resuming after epoch {len(history)}.")
     drawn = chances(rows, dict(recipe.shares), recipe.rarity)

@@ -91,10 +91,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def scored_as_now(path: Path) -> bool:
     """Whether scores are there, and of `keras_nuclei.segment`'s settings of now."""
-    if not path.exists():
-        return False
-    scored, now = json.loads(path.read_text()), runs.segment_settings()
-    return {key: scored.get(key) for key in now} == now
+    return path.exists() and runs.is_by_segment_settings(json.loads(path.read_text()))
 
 
 def on_clear_ground(row: nuclei.NucleiImage) -> bool:

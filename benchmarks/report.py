@@ -16,7 +16,13 @@ from pathlib import Path
 from benchmarks import ablation_page, exports_table, model_cards, rivals_table
 from benchmarks.presets import recipe_of
 from benchmarks.recipes import VARIANTS
-from benchmarks.runs import mean, segment_settings, spread, training_stages
+from benchmarks.runs import (
+    is_by_segment_settings,
+    mean,
+    segment_settings,
+    spread,
+    training_stages,
+)
 from keras_nuclei.diameters import FAR_MARGIN
 from keras_nuclei.encoders import list_encoders
 from keras_nuclei.instances import SEED_THRESHOLDS, SMOOTHING, THRESHOLD
@@ -241,11 +247,10 @@ def model_card(name: str) -> str:
 
 def require_settings(name: str, result: dict) -> None:
     """Refuse a result that was measured with other settings than `segment` has now."""
-    now = segment_settings()
-    if {key: result.get(key) for key in now} != now:
+    if not is_by_segment_settings(result):
         sys.exit(
-            f"{name}.json is not of `segment`'s settings, {now}. Run what wrote it once more, and "
-            "--publish it."
+            f"{name}.json is not of `segment`'s settings, {segment_settings()}. Run what wrote it "
+            "once more, and --publish it."
         )
 
 

@@ -144,6 +144,12 @@ def segment_settings() -> dict:
     }
 
 
+def is_by_segment_settings(result: dict) -> bool:
+    """Whether a result was measured with the settings that `keras_nuclei.segment` has now."""
+    now = segment_settings()
+    return {key: result.get(key) for key in now} == now
+
+
 def write_json(path: Path, content: dict | list) -> None:
     """Write JSON that is whole or not there."""
     partial = path.with_suffix(".partial")
