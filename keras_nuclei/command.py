@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # Arguments that say where to work, not how.
 _NO_SETTINGS = ("command", "refuse", "images", "output", "overwrite")
+# Nuclei of one image differ as much, but not their median from what was looked for.
+_DOUBTFUL_RATIO = 2.5
 
 
 def main(argv: Sequence[str] | None = None, *, load_segmenter: Callable | None = None) -> int:
@@ -241,8 +243,30 @@ def _segment_one(
     if len(pages) > 1:
         line += f" on {len(pages)} pages"
     if len(table):
-        return f"{line}, median area {table.area_px.median():g} pixels"
-    return f"{line}; if you see some, say how large they are (--diameter) or where (--channel)"
+        area = table.area_px.median()
+        return f"{line}, median area {area:g} pixels{_doubt(area, arguments.diameter)}"
+    return f"{line}; if you see some, {_advice(arguments, any(page.ndim == 3 for page in pages))}"
+
+
+def _doubt(median_area: float, diameter: float | None) -> str:
+    """That nuclei measure something else than was said, if so: numbers are easily mistyped."""
+    found = 2 * math.sqrt(median_area / math.pi)
+    if diameter is None or max(found / diameter, diameter / found) < _DOUBTFUL_RATIO:
+        return ""
+    return f"; these are about {found:.0f} pixels across, and --diameter is {diameter:g}"
+
+
+def _advice(arguments: argparse.Namespace, has_channels: bool) -> str:
+    """What may help where nothing was found, of what was not said."""
+    unsaid = []
+    if arguments.diameter is None and arguments.scale is None:
+        unsaid.append("how large they are (--diameter)")
+    if arguments.channel is None and has_channels:
+        unsaid.append("which channel shows them (--channel)")
+    if unsaid:
+        return f"say {' or '.join(unsaid)}"
+    size = "--scale" if arguments.diameter is None else "--diameter"
+    return f"try another {size}, or a lower --threshold"
 
 
 def _by_page(function: Callable, *lists: list) -> list:

@@ -43,8 +43,9 @@ def read_image(path: FilePath) -> np.ndarray:
     Returns:
         `(H, W)` or `(H, W, C)` in the dtype of the file: 1 bit becomes bool, 16 bits stay 16.
         Palettes are resolved to colours, an alpha channel is dropped, the orientation that a
-        camera noted is applied (not in TIFF, nor in colour PNG of 16 bits), and channels come last
-        wherever the file has them.
+        camera noted is applied (not in TIFF, nor in colour PNG of 16 bits), grey TIFF whose 0 is
+        white (MINISWHITE) is turned to what is shown, black 0, and channels come last wherever the
+        file has them.
 
     Raises:
         OSError: If the file can't be opened.
@@ -79,6 +80,7 @@ def read_pages(path: FilePath) -> list[np.ndarray]:
 
     A stack of three or four pages that was saved as planar RGB, as tifffile does unless told
     otherwise, can't be told from an image in colour: it is read as one, and a warning is logged.
+    So it is where the metadata tell of three channels, which may be colours or stains.
 
     Args:
         path: As for `read_image`.
@@ -311,7 +313,25 @@ def _read_tiff(file: BinaryIO) -> list[np.ndarray]:
         images = [image for plane in planes for image in _read_planes(*plane, tiff.is_imagej)]
         if not tiff.is_ome:  # whose metadata tell pages from samples
             _warn_of_stacks(file.name, planes)
+        _warn_of_stains(file.name, planes, images)
         return images
+
+
+def _warn_of_stains(
+    name: str, planes: list[tuple[np.ndarray, str, Any]], images: list[np.ndarray]
+) -> None:
+    """Log once, for all planes of a file, that three channels may be stains."""
+    may_be_stains = any(
+        "C" in axes and "S" not in axes and page.photometric.name != "RGB"
+        for _, axes, page in planes
+    )
+    if may_be_stains and any(image.shape[2:] == (3,) for image in images):
+        _logger.warning(
+            "%s is read in colour: its three channels are taken for red, green and blue. If they "
+            "are stains, pass the one that shows the nuclei: image[..., channel], or --channel of "
+            "the command, counted from 0.",
+            name,
+        )
 
 
 def _warn_of_stacks(name: str, planes: list[tuple[np.ndarray, str, Any]]) -> None:
@@ -362,6 +382,9 @@ def _read_planes(array: np.ndarray, axes: str, page: Any, is_imagej: bool) -> li
         photometric == "YCBCR" and "JP" not in page.compression.name
     ):
         raise ValueError(f"its colours are {photometric}, and RGB or grey is expected: convert it")
+    if photometric == "MINISWHITE" and array.dtype.kind in "bu":
+        # Of 12 bits in 16, say, those count that the file says are used.
+        array = ~array if array.dtype == bool else (1 << page.bitspersample) - 1 - array
     # ImageJ's palette is how to show intensities; elsewhere it says which colours are meant.
     if page.colormap is not None and not is_imagej:
         array, axes = np.moveaxis(page.colormap[:, array], 0, -1), axes + "S"

@@ -72,8 +72,9 @@ class ResultFolder:
                 that is needed.
         """
         jobs = list(jobs)
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"{self.path} is a file, and a folder is wanted for the results.")
+        there = next(path for path in (self.path, *self.path.parents) if path.exists())
+        if not there.is_dir():
+            raise ValueError(f"{there} is a file, and a folder is wanted for the results.")
         pages = self._overlays_of_pages()
         self._refuse_to_lose_sources(jobs, pages, self._outdated(jobs) if overwrite else {})
         if not overwrite:
@@ -93,7 +94,7 @@ class ResultFolder:
             overwrite: As for `check`.
 
         Raises:
-            ValueError: As `check`.
+            ValueError: As `check`, or if the folder can't be made.
         """
         jobs = list(jobs)
         self.check(jobs, overwrite=overwrite)
@@ -102,7 +103,13 @@ class ResultFolder:
         if overwrite:
             self._delete(self._outdated(jobs))
             self._give_up_tables()
-        self._state.mkdir(parents=True, exist_ok=True)
+        try:
+            self._state.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"The folder {self.path} for the results can't be made or written to "
+                f"({error.strerror}). Choose another one."
+            ) from error
         _write_json(self._settings_file, self.settings)
         if overwrite:
             # So that to go on, should it be interrupted, needs no `overwrite` again.
@@ -332,7 +339,7 @@ def _read_json(path: Path) -> dict | None:
     """What a file of ours holds; None of one that is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return content if isinstance(content, dict) else None
 

@@ -25,10 +25,16 @@ def match_shapes(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
     if len(y_true.shape) != len(y_pred.shape) or any(
         None not in (true, pred) and true != pred for true, pred in known
     ):
-        raise ValueError(
+        text = (
             "y_true and y_pred must have the same shape (batch, height, width, channels). "
             f"Got y_true {tuple(y_true.shape)} and y_pred {tuple(y_pred.shape)}."
         )
+        if y_true.shape[-1] == 1 and y_pred.shape[-1] not in (None, 1):
+            text += (
+                f" If y_true holds numbers of classes, pass num_classes={y_pred.shape[-1]} to each "
+                "metric, and take a loss of classes, such as CategoricalCrossentropyDice."
+            )
+        raise ValueError(text)
     return y_true, y_pred
 
 

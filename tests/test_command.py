@@ -239,7 +239,68 @@ def test_no_nuclei(folder, capsys):
     assert len(table) == 0
     assert "area_px" in table.columns
     printed = capsys.readouterr().out
-    assert "a.tif: 0 nuclei; if you see some, say how large they are (--diameter)" in printed
+    assert "a.tif: 0 nuclei; if you see some, say how large they are (--diameter)\n" in printed
+
+
+@pytest.mark.parametrize(
+    ("channels", "given", "advice"),
+    [
+        (1, ["--scale", "1"], "try another --scale, or a lower --threshold"),
+        (1, ["--diameter", "9"], "try another --diameter, or a lower --threshold"),
+        (3, ["--diameter", "9"], "say which channel shows them (--channel)"),
+        (3, ["--channel", "1"], "say how large they are (--diameter)"),
+        (3, [], "say how large they are (--diameter) or which channel shows them (--channel)"),
+    ],
+)
+def test_where_nothing_is_found_what_was_said_is_not_asked_for(
+    channels, given, advice, folder, capsys
+):
+    empty = np.full((12, 22, channels), [3, 2, 1][:channels], "uint8").squeeze()
+    photometric = "minisblack" if channels == 1 else "rgb"
+    tifffile.imwrite("images/a.tif", empty, photometric=photometric)
+    assert run("images/a.tif", "--output", "out", *given) == 0
+    assert f"a.tif: 0 nuclei; if you see some, {advice}\n" in capsys.readouterr().out
+
+
+def test_another_size_than_was_said_is_spoken_of(folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(2))
+    assert run("images/a.tif", "--output", "out") == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "2 nuclei" in line)
+    across = 2 * np.sqrt(float(line.split()[-2]) / np.pi)  # of a disc with the median area
+    for factor in (0.3, 0.5, 2, 3):
+        run("images/a.tif", "--output", "out", "--overwrite", "--diameter", str(factor * across))
+        said = f"these are about {across:.0f} pixels across, and --diameter is "
+        assert (said in capsys.readouterr().out) == (factor in (0.3, 3))
+
+
+@pytest.mark.parametrize("where", ["file/results", "file/more/results"])
+def test_a_file_where_a_folder_has_to_be_is_named(where, folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(2))
+    Path("file").write_text("mine")
+    with pytest.raises(SystemExit):
+        run("images/a.tif", "--output", where)
+    assert "file is a file, and a folder is wanted for the results" in capsys.readouterr().err
+    assert Path("file").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_made_is_named(folder, capsys, monkeypatch):
+    tifffile.imwrite("images/a.tif", squares(2))
+
+    def refuse(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(SystemExit):
+        run("images/a.tif", "--output", "out")
+    error = capsys.readouterr().err
+    assert "The folder out for the results can't be made or written to (Permission denied)" in error
+
+
+def test_three_stains_are_spoken_of(folder, capsys):
+    stains = np.stack([squares(2), squares(2)[::-1], squares(2) * 0])
+    tifffile.imwrite("images/a.tif", stains, imagej=True, metadata={"axes": "CYX"})
+    assert run("images", "--output", "out") == 0
+    assert "a.tif is read in colour: its three channels are taken for" in capsys.readouterr().err
 
 
 def test_channels(folder, capsys):

@@ -160,6 +160,42 @@ def test_channels_of_a_tiff_come_last(array, options, tmp_path):
     same(read_image(tmp_path / "a.tif"), RGB16)
 
 
+def test_three_channels_that_may_be_stains_are_logged_once(tmp_path, caplog):
+    frames = np.stack([FIRST, FIRST])
+    for axes, options in (("TCYX", {"imagej": True}), ("TCYX", {"ome": True})):
+        path = tmp_path / f"{'-'.join(options)}.ome.tif"
+        tifffile.imwrite(path, frames, metadata={"axes": axes}, photometric="minisblack", **options)
+        assert [page.shape for page in read_pages(path)] == [RGB16.shape] * 2
+        (record,) = caplog.records
+        message = f"{path} is read in colour: its three channels are taken for red, green and blue."
+        assert record.getMessage().startswith(message)
+        caplog.clear()
+    # Two or four are never taken for colours, and of colours the file says so.
+    tifffile.imwrite(tmp_path / "two.tif", FIRST[:2], imagej=True, metadata={"axes": "CYX"})
+    tifffile.imwrite(tmp_path / "rgb.tif", RGB8, imagej=True)
+    for name in ("two.tif", "rgb.tif"):
+        read_image(tmp_path / name)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "uint16"])
+def test_where_0_is_white_what_is_shown_is_read(dtype, tmp_path):
+    image = GREY8 > 100 if dtype == "bool" else GREY8.astype(dtype)
+    stored = ~image  # of unsigned integers, the largest of the type less the value
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="miniswhite")
+    same(read_image(tmp_path / "a.tif"), image)
+    if dtype != "uint16":  # Pillow shows it so
+        with Image.open(tmp_path / "a.tif") as shown:
+            assert (np.array(shown) == image).all()
+
+
+def test_where_0_is_white_the_bits_that_are_used_count(tmp_path):
+    stored = np.arange(4096, dtype="uint16").reshape(64, 64)
+    options = {"bitspersample": 12, "photometric": "miniswhite"}
+    tifffile.imwrite(tmp_path / "a.tif", stored, **options)
+    same(read_image(tmp_path / "a.tif"), 4095 - stored)
+
+
 @pytest.mark.parametrize("num_channels", [2, 4, 5])
 def test_stains_are_all_kept(num_channels, tmp_path):
     stains = np.stack([GREY16 + i for i in range(num_channels)])
@@ -216,7 +252,6 @@ def test_planes_of_colour_that_may_be_pages_are_logged_once(shape, num_planes, t
         (FIRST, {"photometric": "rgb", "metadata": {"axes": "CYX"}}),
         (FIRST, {"photometric": "rgb", "metadata": {"axes": "ZYX"}}),
         (FIRST, {"photometric": "rgb", "planarconfig": "separate", "ome": True}),
-        (FIRST, {"imagej": True, "metadata": {"axes": "CYX"}}),
         (np.zeros((5, 6, 8), "uint8"), {"photometric": "rgb", "planarconfig": "separate"}),
         (np.zeros((4, 6, 8), "uint8"), {"photometric": "rgb", "extrasamples": [0]}),
         (FIRST, {"photometric": "minisblack", "planarconfig": "separate"}),
@@ -227,7 +262,6 @@ def test_planes_of_colour_that_may_be_pages_are_logged_once(shape, num_planes, t
         "channels",
         "depth",
         "ome",
-        "imagej",
         "five",
         "four stains",
         "grey",

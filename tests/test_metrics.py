@@ -565,6 +565,14 @@ def test_other_shapes_are_refused(shape):
         Dice().update_state(np.zeros((1, 4, 4)), np.zeros(shape))
 
 
+def test_numbers_of_classes_without_num_classes_get_advice():
+    labels = np.zeros((1, 4, 4, 1), "uint8")
+    with pytest.raises(ValueError, match=r"pass num_classes=3 to each metric, and take a loss of"):
+        Dice().update_state(labels, np.full((1, 4, 4, 3), 1 / 3))
+    with pytest.raises(ValueError, match=r"same shape[^:]*\.$"):
+        Dice().update_state(labels, np.zeros((1, 4, 5, 1)))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
