@@ -106,7 +106,7 @@ def card(name: str, single: dict, packed: dict, size: int, table: str) -> str:
         crop_size=recipe["crop_size"],
         learning_rate=max(stage["recipe"]["learning_rate"] for stage in stages),
         shares=", ".join(f"{share:.0%} are {modality}" for modality, share in recipe["shares"]),
-        foreground_loss=in_words(stages[0]["recipe"])["foreground_loss"],
+        foreground_loss=foreground_loss(stages[0]["recipe"]),
         dropped=dropped(stages, preset.architecture["heads"]),
         later=later(stages),
         settings=OF_SEVERAL_STAGES if len(stages) > 1 else OF_ONE_STAGE,
@@ -151,16 +151,30 @@ CHANGED = {
 """What is said where a stage differs from the one before, by the setting that tells it."""
 
 
-FOREGROUND_LOSSES = {
-    "binary_crossentropy": "by its cross-entropy alone",
-    "binary_crossentropy_dice": "by its cross-entropy and a Dice loss",
-}
-"""In words."""
+CROSSENTROPY_WEIGHTS = {"binary_crossentropy": 1.0, "binary_crossentropy_dice": 0.5}
+"""Shares of the cross-entropy, by how recipes named them that had no number."""
 
 
 def quoted(names: Iterable[str]) -> str:
     """Names in a sentence of Markdown."""
     return ", ".join(f"`{name}`" for name in names)
+
+
+def with_crossentropy_weight(recipe: dict) -> dict:
+    """A recipe of any time, its share of the cross-entropy as a number, if it tells of it."""
+    if "foreground_loss" not in recipe:
+        return recipe
+    others = {key: value for key, value in recipe.items() if key != "foreground_loss"}
+    return {**others, "crossentropy_weight": CROSSENTROPY_WEIGHTS[recipe["foreground_loss"]]}
+
+
+def foreground_loss(recipe: dict) -> str:
+    """How the foreground was learned, in words."""
+    # The earliest recipes do not tell of what they all had.
+    share = with_crossentropy_weight(recipe).get("crossentropy_weight", 0.5)
+    if share == 1:
+        return "by its cross-entropy alone"
+    return f"by its cross-entropy ({share:.0%} of the loss) and a Dice loss"
 
 
 def in_words(recipe: dict) -> dict:
@@ -172,10 +186,7 @@ def in_words(recipe: dict) -> dict:
     return {
         **recipe,
         "heads": quoted(recipe["heads"]),
-        # The earliest recipes do not name it.
-        "foreground_loss": FOREGROUND_LOSSES[
-            recipe.get("foreground_loss", "binary_crossentropy_dice")
-        ],
+        "foreground_loss": foreground_loss(recipe),
         "plain": share if last else "",
         "smallest": smallest,
         "largest": largest,

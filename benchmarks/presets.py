@@ -34,12 +34,6 @@ from keras_nuclei.presets import PRESETS
 CORRECTED = {"dsb2018": "dsb2018/stage1_fixed"}
 """The data set with better annotation of the same images."""
 
-FOREGROUND_LOSSES = {
-    "binary_crossentropy": keras.losses.BinaryCrossentropy,
-    "binary_crossentropy_dice": keras_nuclei.losses.BinaryCrossentropyDice,
-}
-"""How the foreground may be learned, by name."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -48,10 +42,11 @@ class Recipe:
     Attributes:
         epochs: Of so many steps each; there is no pass over the data, since crops are drawn.
         heads: Names of maps of `benchmarks.targets`; those that the preset lacks help to learn.
-        foreground_loss: Of `FOREGROUND_LOSSES`. Where half of it is a Dice loss, in which the
-            nuclei of a crop count for as much however few they are, fewer are missed in images
-            unlike those learned from, and more is taken for nuclei (`benchmarks.recipes`).
-        foreground_weight: Of that loss, where that of each other head weighs 1.
+        crossentropy_weight: Share of the cross-entropy in the loss of the foreground. The rest is a
+            Dice loss, in which the nuclei of a crop count for as much however few they are: the
+            more of it, the fewer are missed in images unlike those learned from, and the more is
+            taken for nuclei (`benchmarks.recipes`).
+        foreground_weight: Of the loss of the foreground, where that of each other head weighs 1.
         crop_size: Height and width of a training crop, in pixels.
         batch_size: Crops in a step.
         steps_per_epoch: Steps after which a checkpoint is written.
@@ -69,7 +64,7 @@ class Recipe:
 
     epochs: int
     heads: tuple[str, ...] = tuple(targets.CHANNELS)
-    foreground_loss: str = "binary_crossentropy_dice"
+    crossentropy_weight: float = 0.5
     foreground_weight: float = 2.0
     crop_size: int = 192
     batch_size: int = 8
@@ -369,7 +364,9 @@ def build(preset: str, recipe: Recipe) -> keras.Model:
     )
     # Soft targets are learned by cross-entropy, too: its least is where they are met.
     losses = dict.fromkeys(recipe.heads, "binary_crossentropy")
-    losses["foreground"] = FOREGROUND_LOSSES[recipe.foreground_loss]()
+    losses["foreground"] = keras_nuclei.losses.BinaryCrossentropyDice(
+        crossentropy_weight=recipe.crossentropy_weight
+    )
     weights = dict.fromkeys(recipe.heads, 1.0)
     weights["foreground"] = recipe.foreground_weight
     optimizer = keras.optimizers.Adam(learning_rate, global_clipnorm=1.0)

@@ -157,11 +157,14 @@ def presets_table() -> str:
         ("random 80:20, validation", "random", "validation", "scores"),
         ("random 80:20, validation, one view each", "random", "validation", "scores_of_one_view"),
         ("random 80:20, test", "random", "test", "scores"),
+        ("random 80:20, validation", "random_three_quarters", "validation", "scores"),
+        ("random 80:20, test", "random_three_quarters", "test", "scores"),
         ("random 80:20, validation", "random_cross_entropy", "validation", "scores"),
         ("random 80:20, test", "random_cross_entropy", "test", "scores"),
         ("grouped by field of view, validation", "grouped", "validation", "scores"),
         ("grouped by field of view, test", "grouped", "test", "scores"),
         ("official test (stage1_test)", "all", "official_test", "scores"),
+        ("official test (stage1_test)", "all_three_quarters", "official_test", "scores"),
         ("official test (stage1_test)", "all_cross_entropy", "official_test", "scores"),
         ("official test (stage1_test)", "all_stages", "official_test", "scores"),
         ("official test, fields unseen", "all", "official_test_unseen_fields", "scores"),
@@ -208,10 +211,12 @@ def chosen_threshold_line() -> str:
 def recipe_mark(result: dict) -> str:
     """What the README marks a training with: nothing where all of it is of today's recipe.
 
-    A dagger where stages of earlier recipes came before, two for the one before today's, and a star
-    for the earliest one.
+    A dagger where stages of earlier recipes came before, a star for the earliest recipe; else two
+    daggers where the foreground was learned by cross-entropy alone, and a section sign where not.
     """
-    recipes = [stage["recipe"] for stage in training_stages(result)]
+    recipes = [
+        model_cards.with_crossentropy_weight(stage["recipe"]) for stage in training_stages(result)
+    ]
     today = [
         dataclasses.asdict(recipe_of(result["preset"], result["split"], further=number > 0))
         for number in range(len(recipes))
@@ -220,7 +225,8 @@ def recipe_mark(result: dict) -> str:
         return ""
     if len(recipes) > 1:
         return "†"
-    return "‡" if "foreground_loss" in recipes[0] else "*"
+    share = recipes[0].get("crossentropy_weight")
+    return {None: "*", 1: "‡"}.get(share, "§")
 
 
 def steps_trained(result: dict) -> int:

@@ -512,16 +512,13 @@ def test_other_heads_than_the_presets_help_to_learn_at_first(preset):
 
 
 # Of 64 pixels that are 0.5 where no nucleus is, by hand: the cross-entropy is log 2; the Dice loss,
-# smoothed by one pixel, is 1 - 1 / (32 + 1), and the mean of both is taken.
+# smoothed by one pixel, is 1 - 1 / (32 + 1), and the recipe says how much of each is taken.
 @pytest.mark.parametrize(
-    ("loss_name", "expected"),
-    [
-        ("binary_crossentropy", np.log(2)),
-        ("binary_crossentropy_dice", (np.log(2) + 32 / 33) / 2),
-    ],
+    ("share", "expected"),
+    [(1, np.log(2)), (0.5, (np.log(2) + 32 / 33) / 2), (0.75, (3 * np.log(2) + 32 / 33) / 4)],
 )
-def test_the_foreground_is_learned_by_what_the_recipe_says(loss_name, expected):
-    recipe = presets.Recipe(epochs=1, foreground_loss=loss_name, foreground_weight=3.0)
+def test_the_foreground_is_learned_by_what_the_recipe_says(share, expected):
+    recipe = presets.Recipe(epochs=1, crossentropy_weight=share, foreground_weight=3.0)
     model = presets.build("nuclei_base", recipe)
     outputs = {name: np.full((1, 8, 8, n), 0.5, "f") for name, n in targets.CHANNELS.items()}
     true = {**outputs, "foreground": np.zeros((1, 8, 8, 1), "f")}
@@ -746,8 +743,8 @@ def test_the_trial_of_recipes_learns_nothing_of_what_it_is_judged_by(tiny, tmp_p
     assert unknown
     for (known, recipe), (name, told) in zip(learned, result["variants"].items(), strict=True):
         assert {row.image_id for row in known} == ids - set(unknown)
-        assert recipe.foreground_loss == recipes.VARIANTS[name]["foreground_loss"]
-        assert told["recipe"]["foreground_loss"] == recipe.foreground_loss
+        assert recipe.crossentropy_weight == recipes.VARIANTS[name]["crossentropy_weight"]
+        assert told["recipe"]["crossentropy_weight"] == recipe.crossentropy_weight
         assert len(told["history"]) == recipe.epochs == 1
         counts = {
             part: {scores["all"]["images"] for scores in by_threshold.values()}
@@ -820,12 +817,15 @@ def test_trainings_are_marked_by_the_recipe_that_they_are_of():
         recipe = presets.recipe_of("nuclei_base", "random", further=further)
         return json.loads(json.dumps(dataclasses.asdict(dataclasses.replace(recipe, **changes))))
 
-    today, before = as_json(), as_json(foreground_loss="binary_crossentropy")
-    earliest = {key: value for key, value in before.items() if key != "foreground_loss"}
+    today, before = as_json(), as_json(crossentropy_weight=1.0)
+    earliest = {key: value for key, value in before.items() if key != "crossentropy_weight"}
     assert report.recipe_mark(training(today)) == ""
     assert report.recipe_mark(training(before)) == "‡"
-    assert report.recipe_mark(training(as_json(rarity=0.3))) == "‡"
+    assert report.recipe_mark(training(as_json(rarity=0.3))) == "§"
     assert report.recipe_mark(training(earliest)) == "*"
+    # So it was told before there was a number.
+    for name, mark in (("binary_crossentropy", "‡"), ("binary_crossentropy_dice", "")):
+        assert report.recipe_mark(training({**earliest, "foreground_loss": name})) == mark
     further = as_json(further=True)
     for first, mark in ((today, ""), (before, "†")):
         assert report.recipe_mark(training(further, continues=training(first))) == mark
