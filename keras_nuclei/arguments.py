@@ -45,6 +45,11 @@ def find_images(patterns: Sequence[str], results: set[Path]) -> tuple[list[Path]
             path = Path(pattern).expanduser()
             if images := [path] if path.is_file() else _images_in(path):
                 found += [image for image in images if image.resolve() not in results]
+            elif path.is_dir() and any(each.is_dir() for each in path.iterdir()):
+                failures.append(
+                    f"{pattern} is a folder that holds no images itself ({', '.join(SUFFIXES)}). "
+                    f"For those in the folders inside it, pass '{path / '**' / '*'}'."
+                )
             else:
                 failures.append(
                     f"{pattern} is neither a file, nor a folder that holds images "
@@ -105,7 +110,8 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "images",
         nargs="+",
-        help="files, folders (without those inside them) or patterns such as 'day1/*.tif'",
+        help="files, folders (without those inside them) or patterns such as 'day1/*.tif', or "
+        "'day1/**/*' for the folders inside, too",
     )
     add("--output", type=_folder, required=True, metavar="FOLDER", help="for the results")
     add("--model", default="nuclei_base", help="name or .keras file (default: %(default)s)")

@@ -80,7 +80,8 @@ def read_pages(path: FilePath) -> list[np.ndarray]:
 
     A stack of three or four pages that was saved as planar RGB, as tifffile does unless told
     otherwise, can't be told from an image in colour: it is read as one, and a warning is logged.
-    So it is where the metadata tell of three channels, which may be colours or stains.
+    So it is where the metadata tell of three channels, which may be colours or stains, and where
+    very narrow pages may be the rows of an image whose channels come last.
 
     Args:
         path: As for `read_image`.
@@ -314,7 +315,26 @@ def _read_tiff(file: BinaryIO) -> list[np.ndarray]:
         if not tiff.is_ome:  # whose metadata tell pages from samples
             _warn_of_stacks(file.name, planes)
         _warn_of_stains(file.name, planes, images)
+        _warn_of_last_channels(file.name, images)
         return images
+
+
+def _warn_of_last_channels(name: str, images: list[np.ndarray]) -> None:
+    """Log that very narrow pages may be the rows of an image whose channels come last."""
+    height, width = images[0].shape[:2]
+    if width < 8 < min(height, len(images)) and {image.shape for image in images} == {
+        (height, width)
+    }:
+        _logger.warning(
+            "%s is read as %d pages of %dx%d pixels. If it is one image of %d channels, save it "
+            "anew, channels first: tifffile.imwrite(path, np.moveaxis(image, -1, 0), "
+            'photometric="minisblack", metadata={"axes": "CYX"}).',
+            name,
+            len(images),
+            height,
+            width,
+            width,
+        )
 
 
 def _warn_of_stains(

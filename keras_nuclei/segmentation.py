@@ -95,10 +95,10 @@ def segment(
         >>> int(keras_nuclei.segment(image, "nuclei_base").max())
         2
     """
+    image = _as_image(image)
     if isinstance(model, str):
         model = _preset(model)
     check_model(model)
-    image = _as_image(image)
     check_size(diameter, scale)
     _require_threshold(threshold)
     _require_tile_size(tile_size)
@@ -188,10 +188,10 @@ def estimate_diameter(
         >>> 60 < keras_nuclei.segmentation.estimate_diameter(disc, "nuclei_base") < 100
         True
     """
+    image = _as_image(image)
     if isinstance(model, str):
         model = _preset(model)
     check_model(model)
-    image = _as_image(image)
     _require_tile_size(tile_size)
     return estimate(image, model, _limits(image, model), tile_size)[0]
 
@@ -205,8 +205,8 @@ def _as_image(image: Sliceable) -> Sliceable:
     """The image, of whatever kind, if it has the shape of one."""
     if isinstance(image, str | os.PathLike):
         raise TypeError(
-            f"image must be an array; got the path {image!r}. Read it first: "
-            "keras_nuclei.images.read_image(path)."
+            f"image must be an array; got {image!r}. If that is a path, read it first: "
+            "keras_nuclei.images.read_image(path). The image comes before the model."
         )
     if not hasattr(image, "shape"):
         image = np.asarray(image)

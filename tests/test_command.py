@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -508,6 +509,15 @@ def test_a_page_that_fails_with_little_text_is_named_all_the_same(folder, capsys
 
     assert run("images", "--output", "out", load_segmenter=lambda _: fail) == 1
     assert "a.tif: page 1 of 2: MemoryError\n" in capsys.readouterr().err
+
+
+def test_images_in_the_folders_inside_a_folder_are_hinted_at(folder, capsys):
+    Path("images/day1").mkdir()
+    tifffile.imwrite("images/day1/a.tif", squares(1))
+    error = refuse(capsys, "images", "--output", "out")
+    (pattern,) = re.findall(r"folders inside it, pass '(.*)'\.", error)
+    assert run(pattern, "--output", "out") == 0
+    assert rows_by_image() == {"a": 1}
 
 
 def test_arguments_that_name_no_image_do_not_stop_the_rest(folder, capsys):

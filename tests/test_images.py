@@ -178,6 +178,22 @@ def test_three_channels_that_may_be_stains_are_logged_once(tmp_path, caplog):
     assert not caplog.records
 
 
+def test_channels_that_come_last_in_a_tiff_are_spoken_of(tmp_path, caplog):
+    image = np.zeros((20, 30, 2), "uint16")
+    image[..., 1] = 7
+    tifffile.imwrite(tmp_path / "a.tif", image)
+    assert [page.shape for page in read_pages(tmp_path / "a.tif")] == [(30, 2)] * 20
+    (record,) = caplog.records
+    assert "a.tif is read as 20 pages of 30x2 pixels. If it is" in record.getMessage()
+    # What it advises is heeded, and of stacks nothing is said.
+    options = {"photometric": "minisblack", "metadata": {"axes": "CYX"}}
+    tifffile.imwrite(tmp_path / "b.tif", np.moveaxis(image, -1, 0), **options)
+    same(read_image(tmp_path / "b.tif"), image)
+    tifffile.imwrite(tmp_path / "c.tif", np.zeros((20, 30, 40), "uint16"))
+    assert len(read_pages(tmp_path / "c.tif")) == 20
+    assert len(caplog.records) == 1
+
+
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "uint16"])
 def test_where_0_is_white_what_is_shown_is_read(dtype, tmp_path):
     image = GREY8 > 100 if dtype == "bool" else GREY8.astype(dtype)
