@@ -3,9 +3,9 @@
     python -m benchmarks.evaluate_presets runs/nuclei_base-grouped
 
 writes `evaluation.json` and `masks.png` into the run's folder, and with `--packed`
-`evaluation-packed.json`. The images are segmented as `keras_nuclei.segment` does, both with
-twelve augmentations and as it does by default, at their own size, and judged by the original
-annotation.
+`evaluation-packed.json` and `masks-packed.png`. The images are segmented as `keras_nuclei.segment`
+does, both with twelve augmentations and as it does by default, at their own size, and judged by the
+original annotation.
 
 Where the split has a validation part, it chooses the threshold: that of `THRESHOLDS` by which, with
 twelve augmentations, most pixels are right of its images (without StarDist's test images, as all
@@ -65,7 +65,8 @@ def main(argv: list[str] | None = None) -> Path:
         trials = try_thresholds(choosing, predicted)
         threshold = best_threshold(trials)
         print(f"On the validation images, most pixels are right by a threshold of {threshold}.")
-    results = score_parts(parts, predicted, threshold, args.run / "masks.png")
+    suffix = "-packed" if args.packed else ""
+    results = score_parts(parts, predicted, threshold, args.run / f"masks{suffix}.png")
     for part, groups in results["scores"].items():
         values = groups["all"]
         print(
@@ -74,7 +75,7 @@ def main(argv: list[str] | None = None) -> Path:
             f"{values['iou']:.4f}, DSB {values['dsb_per_image']:.4f}, AP@0.5 "
             f"{values['ap50_per_image']:.4f}"
         )
-    path = args.run / ("evaluation-packed.json" if args.packed else "evaluation.json")
+    path = args.run / f"evaluation{suffix}.json"
     settings = {"augmentations": AUGMENTATIONS, **segment_settings(), "threshold": threshold}
     write_json(path, {**training, **settings, "threshold_trials": trials, **results})
     return path

@@ -81,6 +81,7 @@ def publish(run: Path, overwrite: bool) -> None:
     if (run / "evaluation-packed.json").exists():  # what ships is what is judged
         targets["evaluation.json"] = RESULTS / f"{run.name}-single.json"
         targets["evaluation-packed.json"] = RESULTS / f"{run.name}.json"
+        targets["masks-packed.png"] = targets.pop("masks.png")
     targets = {source: target for source, target in targets.items() if (run / source).exists()}
     results = [run / source for source in targets if source.endswith(".json")]
     if not results:

@@ -44,8 +44,8 @@ def read_image(path: FilePath) -> np.ndarray:
         `(H, W)` or `(H, W, C)` in the dtype of the file: 1 bit becomes bool, 16 bits stay 16.
         Palettes are resolved to colours, an alpha channel is dropped, the orientation that a
         camera noted is applied (not in TIFF, nor in colour PNG of 16 bits), grey TIFF whose 0 is
-        white (MINISWHITE) is turned to what is shown, black 0, and channels come last wherever the
-        file has them.
+        white (MINISWHITE) is turned to what is shown, black 0 (not of ImageJ, which keeps so what
+        was measured), and channels come last wherever the file has them.
 
     Raises:
         OSError: If the file can't be opened.
@@ -91,8 +91,8 @@ def read_pages(path: FilePath) -> list[np.ndarray]:
 
     Raises:
         OSError: If the file can't be opened.
-        ValueError: If it can't be decoded, or has colours other than grey and RGB, such as CMYK.
-            Names the file and what to do.
+        ValueError: If it can't be decoded, or is a TIFF of colours other than grey and RGB, such as
+            CMYK. Names the file and what to do.
         MemoryError: If it is larger than memory.
 
     Example:
@@ -402,7 +402,8 @@ def _read_planes(array: np.ndarray, axes: str, page: Any, is_imagej: bool) -> li
         photometric == "YCBCR" and "JP" not in page.compression.name
     ):
         raise ValueError(f"its colours are {photometric}, and RGB or grey is expected: convert it")
-    if photometric == "MINISWHITE" and array.dtype.kind in "bu":
+    # To ImageJ it is how to show what was measured, as a palette is.
+    if photometric == "MINISWHITE" and array.dtype.kind in "bu" and not is_imagej:
         # Of 12 bits in 16, say, those count that the file says are used.
         array = ~array if array.dtype == bool else (1 << page.bitspersample) - 1 - array
     # ImageJ's palette is how to show intensities; elsewhere it says which colours are meant.

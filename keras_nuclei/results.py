@@ -72,8 +72,9 @@ class ResultFolder:
                 that is needed.
         """
         jobs = list(jobs)
-        there = next(path for path in (self.path, *self.path.parents) if path.exists())
-        if not there.is_dir():
+        # Of a drive that is not there, nothing is: `open` tells of that.
+        there = next((path for path in (self.path, *self.path.parents) if path.exists()), None)
+        if there is not None and not there.is_dir():
             raise ValueError(f"{there} is a file, and a folder is wanted for the results.")
         pages = self._overlays_of_pages()
         self._refuse_to_lose_sources(jobs, pages, self._outdated(jobs) if overwrite else {})

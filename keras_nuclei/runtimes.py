@@ -46,9 +46,9 @@ def fastest(name: str) -> keras.Model | Runner:
     if "cpu" in device.lower():
         try:
             return onnx_runner(name)
-        except ImportError as error:
+        except (ImportError, RuntimeError) as error:
             if _is_installed("onnxruntime"):
-                _logger.warning("Keras runs %s, since ONNX Runtime can't: %s", name, error)
+                _logger.warning("Keras runs %s, not ONNX Runtime: %s", name, error)
     return from_preset(name)
 
 
@@ -69,6 +69,7 @@ def onnx_runner(name: str) -> Runner:
 
     Raises:
         ImportError: If ONNX Runtime is not installed, can't be imported or is too old.
+        RuntimeError: If it can't load the graph.
         ValueError: If there is no preset of that name, or its files are damaged.
 
     Example:
@@ -104,9 +105,16 @@ class _OnnxModel:
         # has given to others.
         options.intra_op_num_threads = _processors()
         options.add_external_initializers(list(weights), list(weights.values()))
-        self.session = onnxruntime.InferenceSession(
-            graph, options, providers=["CPUExecutionProvider"]
-        )
+        try:
+            self.session = onnxruntime.InferenceSession(
+                graph, options, providers=["CPUExecutionProvider"]
+            )
+        # Its errors have no other class in common.
+        except Exception as error:
+            raise RuntimeError(
+                f"ONNX Runtime can't load the model ({type(error).__name__}: {error}). Install "
+                "another version of it, or uninstall it."
+            ) from error
         self.heads = [output.name for output in self.session.get_outputs()]
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:

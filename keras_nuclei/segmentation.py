@@ -132,7 +132,22 @@ def segment(
         return label(np.asarray(image), progress)
     # Of as many pixels of the model's at least, as of the image's.
     overlap = min(whole // 2, round(256 * whole / LARGEST_WHOLE / min(scale, 1)))
-    return label_tiled(image, label, tile_size=whole, overlap=overlap, progress=progress, out=out)
+    return label_tiled(
+        image,
+        label,
+        tile_size=whole,
+        overlap=overlap,
+        grid=_grid(scale),
+        progress=progress,
+        out=out,
+    )
+
+
+def _grid(scale: float) -> int:
+    """Pixels of the image between places where the model's halvings begin, if those are pixels."""
+    pixels = 32 / scale
+    # Of a wider one, little of a tile would be left between the overlaps.
+    return int(pixels) if pixels.is_integer() and pixels <= LARGEST_WHOLE // 8 else 1
 
 
 def largest_whole(scale: float | None = None) -> int:
@@ -240,7 +255,7 @@ def _limits(image: Sliceable, model: keras.Model | Callable) -> tuple[float, flo
 
     By the same grid, colour is refused where the model takes grey images, before the first tile.
     """
-    step = max(1, math.isqrt(math.prod(image.shape[:2]) // SAMPLED_PIXELS))
+    step = math.ceil(math.sqrt(math.prod(image.shape[:2]) / SAMPLED_PIXELS))
     sample = np.asarray(image[::step, ::step] if step > 1 else image)
     limits = contrast_limits(sample)
     if sample.ndim == 3:

@@ -205,6 +205,12 @@ def test_where_0_is_white_what_is_shown_is_read(dtype, tmp_path):
             assert (np.array(shown) == image).all()
 
 
+def test_what_imagej_shows_inverted_is_read_as_measured(tmp_path):
+    # ImageJ's TiffEncoder writes pixels as they are and `photoInterp = fi.whiteIsZero ? 0 : 1`.
+    tifffile.imwrite(tmp_path / "a.tif", GREY16, imagej=True, photometric="miniswhite")
+    same(read_image(tmp_path / "a.tif"), GREY16)
+
+
 def test_where_0_is_white_the_bits_that_are_used_count(tmp_path):
     stored = np.arange(4096, dtype="uint16").reshape(64, 64)
     options = {"bitspersample": 12, "photometric": "miniswhite"}

@@ -37,7 +37,7 @@ def test_maps_are_the_mean_over_flips_and_sizes(model, augmentations, symmetries
 
 
 @pytest.mark.parametrize("size", [(60, 90), (31, 45), (1, 1), (20, 30)])
-@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("channels", [1, 2, 3, 6])
 def test_what_the_model_sees_is_resized_as_scikit_image_does(rng, size, channels):
     values = ndimage.gaussian_filter(rng.random((30, 45, channels)), (3, 3, 0))
     resized = resize(values, size)

@@ -151,6 +151,21 @@ def test_an_onnx_runtime_that_fails_is_passed_over(monkeypatch, caplog, tmp_path
     monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
 
 
+def test_an_onnx_runtime_that_cannot_load_the_graph_is_passed_over(monkeypatch, caplog):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    # A version of the format that no ONNX Runtime knows yet: field 1 of the file, ir_version.
+    monkeypatch.setattr(runtimes, "read_checked", lambda *_: b"\x08\x7f")
+    with pytest.raises(RuntimeError, match="ONNX Runtime can't load the model") as error:
+        runtimes.onnx_runner("nuclei_small")
+    assert type(error.value.__cause__).__module__.startswith(onnxruntime.__name__)
+    monkeypatch.setattr(runtimes, "from_preset", lambda name: f"Keras's {name}")
+    assert runtimes.fastest("nuclei_small") == "Keras's nuclei_small"
+    assert (
+        "Keras runs nuclei_small, not ONNX Runtime: ONNX Runtime can't load the model"
+        in caplog.text
+    )
+
+
 @pytest.mark.parametrize("make", [runtimes.fastest, runtimes.onnx_runner])
 def test_an_unknown_preset(make):
     with pytest.raises(ValueError, match="no preset 'nuclei'"):

@@ -43,13 +43,29 @@ def draw_discs(height, width, diameter, seed):
     diameter=st.integers(1, 12),
     spare=st.integers(0, 9),
     step=st.integers(7, 60),
+    grid=st.integers(1, 9),
     seed=st.integers(0, 99),
 )
-def test_separate_discs_smaller_than_the_overlap(height, width, diameter, spare, step, seed):
+def test_separate_discs_smaller_than_the_overlap(height, width, diameter, spare, step, grid, seed):
     mask, expected = draw_discs(height, width, diameter, seed)
     overlap = diameter + spare
-    actual = label_tiled(mask, label, tile_size=overlap + step, overlap=overlap)
+    # A multiple of the grid, and so many pixels more, which are to be left unused.
+    size = -(-(overlap + step) // grid) * grid + grid
+    actual = label_tiled(mask, label, tile_size=size + step % grid, overlap=overlap, grid=grid)
     assert_same_up_to_numbers(actual, expected)
+
+
+@pytest.mark.parametrize(("tile", "overlap", "grid"), [(40, 8, 8), (45, 8, 8), (45, 12, 1)])
+def test_tiles_begin_at_multiples_of_the_grid(tile, overlap, grid):
+    places, starts = np.indices((100, 73)), set()
+
+    def note(part):
+        starts.add((int(part[0, 0, 0]), int(part[0, 0, 1])))
+        return np.zeros(part.shape[:2], int)
+
+    label_tiled(np.moveaxis(places, 0, -1), note, tile_size=tile, overlap=overlap, grid=grid)
+    assert len(starts) > 4
+    assert all(start % grid == 0 for place in starts for start in place)
 
 
 @settings(max_examples=40)
@@ -211,6 +227,9 @@ def test_functions_that_are_refused(returned, error, message):
     [
         ({"image": np.zeros(9)}, ValueError, r"\(H, W\) or \(H, W, C\)"),
         ({"tile_size": 8, "overlap": 8}, ValueError, r"0\.\.7, .*got overlap=8"),
+        ({"tile_size": 8, "overlap": 5, "grid": 4}, ValueError, r"0\.\.4, .* multiples of 4"),
+        ({"tile_size": 11, "overlap": 5, "grid": 4}, ValueError, r"0\.\.4, less than tile_size=8"),
+        ({"grid": 0}, ValueError, "grid must be .* at least 1; got 0"),
         ({"out": np.zeros((9, 8), "int32")}, ValueError, r"\(9, 9\); got \(9, 8\)"),
         ({"out": np.zeros((9, 9), "uint16")}, TypeError, "got uint16"),
     ],
