@@ -831,6 +831,21 @@ def test_trainings_are_marked_by_the_recipe_that_they_are_of():
         assert report.recipe_mark(training(further, continues=training(first))) == mark
 
 
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_scores_and_picture_of_what_ships_are_published(is_packed, tmp_path, monkeypatch):
+    results, run = tmp_path / "results", tmp_path / "run"
+    monkeypatch.setattr(report, "RESULTS", results)
+    for folder in (results, run):
+        folder.mkdir()
+    for suffix in ("", "-packed")[: 1 + is_packed]:
+        (run / f"evaluation{suffix}.json").write_text(json.dumps({"data": "dsb2018", "of": suffix}))
+        (run / f"masks{suffix}.png").write_text(suffix)
+    report.publish(run, overwrite=False)
+    published = json.loads((results / "run.json").read_text())
+    assert published["of"] == (results / "run.png").read_text() == "-packed" * is_packed
+    assert (results / "run-single.json").exists() == is_packed
+
+
 def test_weights_of_another_model_are_not_adopted():
     plain = keras_nuclei.encoders.plain
     model = keras_nuclei.unet(plain(filters=(2, 2)), decoder_filters=(2,))
