@@ -59,7 +59,8 @@ as trained; {half_dice:.4f} and {half_dsb:.4f} in half precision, as shipped.
 - Crowded, elongated or overlapping nuclei may be merged. A label map can't express overlaps.
 - Where no diameter is given, the size of the nuclei is estimated, and sometimes wrong: a clump of
   small ones may be taken for one large nucleus. Pass `diameter`.
-- Bright or dark things that are no nuclei, such as fibres, may be taken for some.
+- Bright or dark things that are no nuclei, such as fibres, may be taken for some, and so may the
+  dim haze between bright nuclei that lie above or below the plane in focus.
 - Nuclei smaller than about 6 pixels across are missed; larger ones than {largest} are scaled
   down first. Larger ones than {clump:.0f} are not expected where no diameter is given.
 - It knows nuclei in two dimensions. Pages of a stack are segmented one by one.

@@ -172,6 +172,7 @@ def presets_table() -> str:
         ("official test, one view each", "all", "official_test", "scores_of_one_view"),
         ("StarDist's 50 test images", "stardist", "stardist_test", "scores"),
         ("StarDist's 50, one view each", "stardist", "stardist_test", "scores_of_one_view"),
+        ("StarDist's 50 test images", "stardist_cross_entropy", "stardist_test", "scores"),
         ("the same, fields unseen in training", "stardist_unseen", "stardist_test", "scores"),
     )
     lines = [
