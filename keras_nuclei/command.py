@@ -243,14 +243,13 @@ def _segment_one(
     if len(pages) > 1:
         line += f" on {len(pages)} pages"
     if len(table):
-        area = table.area_px.median()
-        return f"{line}, median area {area:g} pixels{_doubt(area, arguments.diameter)}"
+        doubt = _doubt(table.equivalent_diameter.median(), arguments.diameter)
+        return f"{line}, median area {table.area_px.median():g} pixels{doubt}"
     return f"{line}; if you see some, {_advice(arguments, any(page.ndim == 3 for page in pages))}"
 
 
-def _doubt(median_area: float, diameter: float | None) -> str:
+def _doubt(found: float, diameter: float | None) -> str:
     """That nuclei measure something else than was said, if so: numbers are easily mistyped."""
-    found = 2 * math.sqrt(median_area / math.pi)
     if diameter is None or max(found / diameter, diameter / found) < _DOUBTFUL_RATIO:
         return ""
     return f"; these are about {found:.0f} pixels across, and --diameter is {diameter:g}"

@@ -241,15 +241,16 @@ def resize(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     if values.shape[:2] == size:
         return values
+    if values.shape[-1] > 4:  # more than OpenCV averages
+        groups = (values[..., first : first + 4] for first in range(0, values.shape[-1], 4))
+        return np.concatenate([resize(group, size) for group in groups], axis=-1)
     smaller = math.prod(size) < math.prod(values.shape[:2])
-    interpolation = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    values = np.asarray(values, "float32")
-    # OpenCV averages four channels at most.
-    resized = [
-        cv2.resize(values[..., first : first + 4], size[::-1], interpolation=interpolation)
-        for first in range(0, values.shape[-1], 4)
-    ]
-    return np.concatenate([each.reshape(*size, -1) for each in resized], axis=-1)
+    resized = cv2.resize(
+        np.asarray(values, "float32"),
+        size[::-1],
+        interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR,
+    )
+    return resized.reshape(*size, -1)
 
 
 def _require_heads(maps: Any) -> dict[str, Any]:

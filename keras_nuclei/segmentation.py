@@ -22,6 +22,7 @@ from keras_nuclei.maps import (
 from keras_nuclei.runtimes import fastest
 from keras_nuclei.stitching import check_out, label_tiled
 from keras_nuclei.tiles import image_shape
+from keras_nuclei.tiling import GRID
 from keras_nuclei.typing import Sliceable
 from keras_nuclei.validation import require_number
 
@@ -145,7 +146,7 @@ def segment(
 
 def _grid(scale: float) -> int:
     """Pixels of the image between places where the model's halvings begin, if those are pixels."""
-    pixels = 32 / scale
+    pixels = GRID / scale
     # Of a wider one, little of a tile would be left between the overlaps.
     return int(pixels) if pixels.is_integer() and pixels <= LARGEST_WHOLE // 8 else 1
 

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from keras_nuclei.tiles import Tiles, check_overlap, image_shape
 from keras_nuclei.typing import ArrayLike, Sliceable
+from keras_nuclei.validation import require_at_least_one
 
 _UNSEEN = -1
 
@@ -67,8 +68,7 @@ def label_tiled(
         array([[1, 1, 0, 0, 2, 2, 2, 0, 3, 3]], dtype=int32)
     """
     height, width = image_shape(image, grey=True)[:2]
-    if grid < 1:
-        raise ValueError(f"grid must be a whole number of pixels, at least 1; got {grid}.")
+    require_at_least_one(grid=grid)
     check_overlap(tile_size, overlap, grid)
     largest = tile_size - tile_size % grid
     check_overlap(largest, overlap, grid)

@@ -15,9 +15,9 @@ from tqdm import tqdm
 from keras_nuclei.tiles import Tiles, check_overlap, image_shape
 from keras_nuclei.typing import Sliceable, Tensor
 
-# Tiles start on the grid that the five halvings of most encoders make. Off it, the same pixels
-# would be pooled in other groups, and predicted otherwise than in the whole image.
-_GRID = 32
+GRID = 32
+"""Tiles start on the grid that the five halvings of most encoders make. Off it, the same pixels
+would be pooled in other groups, and predicted otherwise than in the whole image."""
 
 # Number of augmentations -> (quarter turns, mirrored before): nothing, flips, flips and turns.
 _SYMMETRIES = {
@@ -141,7 +141,7 @@ def _predictions(
 def _cover_on_grid(length: int, fixed: int | None, tile_size: int, overlap: int) -> Tiles:
     """Tiles of the size that the model is fixed to; else as small as that many of them can be."""
     tile = fixed or tile_size
-    grid = math.gcd(tile, _GRID)
+    grid = math.gcd(tile, GRID)
     check_overlap(tile, overlap, grid)
     cover = Tiles.cover if fixed else Tiles.cover_evenly
     return cover(length, tile, overlap, grid)

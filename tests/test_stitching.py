@@ -229,7 +229,7 @@ def test_functions_that_are_refused(returned, error, message):
         ({"tile_size": 8, "overlap": 8}, ValueError, r"0\.\.7, .*got overlap=8"),
         ({"tile_size": 8, "overlap": 5, "grid": 4}, ValueError, r"0\.\.4, .* multiples of 4"),
         ({"tile_size": 11, "overlap": 5, "grid": 4}, ValueError, r"0\.\.4, less than tile_size=8"),
-        ({"grid": 0}, ValueError, "grid must be .* at least 1; got 0"),
+        ({"grid": 0}, ValueError, "grid must be at least 1; got 0"),
         ({"out": np.zeros((9, 8), "int32")}, ValueError, r"\(9, 9\); got \(9, 8\)"),
         ({"out": np.zeros((9, 9), "uint16")}, TypeError, "got uint16"),
     ],
