@@ -8,6 +8,7 @@ small. Writes `diameters.json` into the run's folder.
 """
 
 import functools
+import itertools
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -24,42 +25,48 @@ MAGNIFICATIONS = (0.5, 1, 2, 4)
 MARGINS = (1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4)
 """By which nuclei must show more clearly from afar; `keras_nuclei.diameters.FAR_MARGIN`."""
 
+LARGER = (4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 100.0)
+"""How many times larger they may be there; `keras_nuclei.diameters.FAR_LARGER`. 100: any."""
+
 LARGEST = 640
 """Images that would be larger are cropped first."""
 
 
 def main(argv: list[str] | None = None) -> Path:
-    """Compare the margins as the command line says and return the path of the JSON."""
+    """Compare both settings as the command line says and return the path of the JSON."""
     args = runs.trial_arguments(__doc__.splitlines()[0]).parse_args(argv)
     training, model = runs.load(args.run)
     rows = one_of_each_field(nuclei.validation_rows_of(training, args.data_dir))
 
-    factors = {margin: defaultdict(list) for margin in MARGINS}
+    settings = list(itertools.product(MARGINS, LARGER))
+    factors = {setting: defaultdict(list) for setting in settings}
     for row in tqdm(rows, unit="image"):
         for magnification in MAGNIFICATIONS:
             view = magnify(row, magnification)
             if not view.diameter:
                 continue
             wanted = model_scale(view.diameter)
-            for margin, estimate in estimates(view.image, model).items():
+            for setting, estimate in estimates(view.image, model, settings).items():
                 factor = model_scale(estimate) / wanted
-                factors[margin][magnification].append(factor)
+                factors[setting][magnification].append(factor)
 
     trials = []
-    for margin, by_magnification in factors.items():
+    for (margin, larger), by_magnification in factors.items():
         every = [factor for each in by_magnification.values() for factor in each]
         groups = {**by_magnification, "all": every}
         right = {key: np.mean(np.abs(np.log(each)) < np.log(1.5)) for key, each in groups.items()}
-        trials.append({"margin": margin, "right": right})
-        print(f"margin {margin}: {right['all']:.1%} right")
+        trials.append({"margin": margin, "larger": larger, "right": right})
+        print(f"margin {margin}, at most {larger} times larger: {right['all']:.1%} right")
     path = args.run / "diameters.json"
     counts = {"images": len(rows), "views": len(every)}
     runs.write_json(path, {**training, **runs.segment_settings(), **counts, "trials": trials})
     return path
 
 
-def estimates(image: np.ndarray, model: keras.Model) -> dict[float, float]:
-    """Diameters that are estimated by each of `MARGINS`."""
+def estimates(
+    image: np.ndarray, model: keras.Model, settings: list[tuple[float, float]]
+) -> dict[tuple[float, float], float]:
+    """Diameters that are estimated, by margin and how many times larger."""
 
     @functools.cache
     def look_at(scale: float) -> Look:
@@ -69,7 +76,7 @@ def estimates(image: np.ndarray, model: keras.Model) -> dict[float, float]:
         return look_at(model_scale(view.diameter))
 
     near, far = look_at(1), look_at(FAR)
-    return {margin: choose(near, far, look_again, margin).diameter for margin in MARGINS}
+    return {setting: choose(near, far, look_again, *setting).diameter for setting in settings}
 
 
 def one_of_each_field(rows: list[nuclei.NucleiImage]) -> list[nuclei.NucleiImage]:

@@ -36,6 +36,13 @@ CLUMP = 60
 FAR_MARGIN = 1.0
 """How many times clearer nuclei must show there to be taken for large ones."""
 
+FAR_LARGER = 7.0
+"""How many times larger they may measure there, at most: what is so much larger is a clump of those
+that are seen at scale 1."""
+
+FEW = 0.05
+"""Of the area of what is seen from afar: what covers less at scale 1 are specks, no nuclei."""
+
 CLEAR = 0.6
 """Where nuclei show less clearly, other parts of the image are looked at, too. Of the views of
 validation images that `benchmarks/diameters.py` makes all are clearer; specks of noise are not."""
@@ -203,7 +210,11 @@ def look(
 
 
 def choose(
-    near: Look, far: Look, look_again: Callable[[Look], Look], margin: float = FAR_MARGIN
+    near: Look,
+    far: Look,
+    look_again: Callable[[Look], Look],
+    margin: float = FAR_MARGIN,
+    larger: float = FAR_LARGER,
 ) -> Look:
     """Of the looks at scale 1 and from afar, the one that shows the nuclei as they are.
 
@@ -213,21 +224,33 @@ def choose(
         look_again: Looks at the scale that fits the diameter of a look. It is called only where the
             nuclei may be large.
         margin: How many times clearer they must show from afar, and again, to be so.
+        larger: How many times larger they may measure there, at most.
 
     Example:
-        >>> near, far = Look(0.80, 12.0, None), Look(0.82, 150.0, None)
+        >>> seen = np.ones((2, 2), int)
+        >>> near, far = Look(0.80, 32.0, seen), Look(0.82, 150.0, seen)
         >>> choose(near, far, lambda look: look).diameter
         150.0
-        >>> again = {12.0: Look(0.9, 13.0, None), 150.0: Look(0.7, 90.0, None)}
+        >>> again = {32.0: Look(0.9, 33.0, seen), 150.0: Look(0.7, 90.0, seen)}
         >>> choose(near, far, lambda look: again[look.diameter]).diameter
+        32.0
+        >>> choose(Look(0.80, 12.0, seen), far, lambda look: look).diameter  # far is a clump
         12.0
-        >>> choose(near, Look(0.95, 400.0, None), lambda look: look).diameter  # a clump
-        12.0
+        >>> choose(near, Look(0.95, 400.0, seen), lambda look: look).diameter  # and here
+        32.0
     """
-    too_large = far.diameter > CLUMP / FAR and near.clarity > 0
-    if too_large or far.clarity <= margin * near.clarity:
+    if far.clarity <= margin * near.clarity or _is_clump(near, far, larger):
         return near
     return far if look_again(far).clarity > margin * look_again(near).clarity else near
+
+
+def _is_clump(near: Look, far: Look, larger: float) -> bool:
+    """Whether what is seen from afar are many small nuclei, taken for one."""
+    if not near.clarity:
+        return False
+    near_share, far_share = (np.mean(each.label_map > 0) for each in (near, far))
+    is_of_small_ones = far.diameter > larger * near.diameter and near_share > FEW * far_share
+    return bool(is_of_small_ones or far.diameter > CLUMP / FAR)
 
 
 def typical_diameter(areas: np.ndarray) -> float:

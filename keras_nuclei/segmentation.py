@@ -179,8 +179,9 @@ def estimate_diameter(
     the pixels, of the highest distance in their nucleus. From afar a clump can pass for a large
     nucleus. So what is clearer from there has to stay so where either view is looked at again, at
     the scale at which `segment` would show nuclei of its size; and, where the other view shows
-    nuclei too, none of more than 240 pixels are believed: 60 from afar, where it is mostly clumps
-    that measure so much (for how often all that is right, see `benchmarks/diameters.py`).
+    nuclei too, none of more than 240 pixels are believed, or of more than 7 times their diameter:
+    it is mostly clumps that measure so much (for how often all that is right, see
+    `benchmarks/diameters.py`).
 
     Args:
         image: As in `segment`.

@@ -19,6 +19,9 @@ GRID = 32
 """Tiles start on the grid that the five halvings of most encoders make. Off it, the same pixels
 would be pooled in other groups, and predicted otherwise than in the whole image."""
 
+OVERLAP = 64
+"""Pixels that neighbouring tiles share where they are large enough for it."""
+
 # Number of augmentations -> (quarter turns, mirrored before): nothing, flips, flips and turns.
 _SYMMETRIES = {
     1: ((0, False),),
@@ -32,7 +35,7 @@ def predict_tiled(
     model: keras.Model | Callable,
     *,
     tile_size: int = 512,
-    overlap: int = 64,
+    overlap: int | None = None,
     batch_size: int = 4,
     augmentations: int = 1,
     progress: bool = False,
@@ -61,7 +64,9 @@ def predict_tiled(
             each head. A model that takes one size only decides the size of the tiles.
         tile_size: Height and width of a tile, in pixels, at most: tiles are no larger than so many
             need to be.
-        overlap: Pixels that neighbouring tiles share, at least.
+        overlap: Pixels that neighbouring tiles share, at least. By default 64; of smaller tiles
+            than 128 pixels half of one, or none where they would not begin at multiples of 32 (or
+            of that power of two).
         batch_size: Tiles predicted at once, at most.
         augmentations: 1 for none, 4 for the mean over the flips and the half turn, 8 for the mean
             over all flips and quarter turns. It takes that many times as long.
@@ -97,6 +102,8 @@ def predict_tiled(
         raise ValueError(f"augmentations must be 1, 4 or 8; got {augmentations!r}.")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
+    if overlap is None:
+        overlap = min(_usual_overlap(tile or tile_size) for tile in (fixed_height, fixed_width))
     rows = _cover_on_grid(height, fixed_height, tile_size, overlap)
     columns = _cover_on_grid(width, fixed_width, tile_size, overlap)
     blends: dict[str | None, _Blend] = {}
@@ -141,10 +148,20 @@ def _predictions(
 def _cover_on_grid(length: int, fixed: int | None, tile_size: int, overlap: int) -> Tiles:
     """Tiles of the size that the model is fixed to; else as small as that many of them can be."""
     tile = fixed or tile_size
-    grid = math.gcd(tile, GRID)
+    grid = _grid(tile)
     check_overlap(tile, overlap, grid)
     cover = Tiles.cover if fixed else Tiles.cover_evenly
     return cover(length, tile, overlap, grid)
+
+
+def _usual_overlap(tile: int) -> int:
+    """What neighbouring tiles share unless told otherwise: no more than lets them get ahead."""
+    return max(0, min(OVERLAP, tile // 2, tile - _grid(tile)))
+
+
+def _grid(tile: int) -> int:
+    """Of what number of pixels tiles begin at multiples."""
+    return math.gcd(tile, GRID)
 
 
 class _Blend:

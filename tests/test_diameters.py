@@ -64,16 +64,18 @@ def test_without_nuclei_there_are_three_looks_and_a_note(model, monkeypatch, cap
 @pytest.mark.parametrize(
     ("near", "far", "near_again", "far_again", "chosen"),
     [
-        ((0.8, 20), (0.9, 150), 0.7, 0.8, 150),  # clearer from afar, and so again
-        ((0.8, 20), (0.9, 150), 0.9, 0.8, 20),  # not so again: a clump
-        ((0.8, 20), (0.8, 150), None, None, 20),  # as clear from near: nobody looks again
-        ((0.8, 20), (0.9, 250), None, None, 20),  # larger than what is expected
+        ((0.8, 30), (0.9, 150), 0.7, 0.8, 150),  # clearer from afar, and so again
+        ((0.8, 30), (0.9, 150), 0.9, 0.8, 30),  # not so again: a clump
+        ((0.8, 30), (0.8, 150), None, None, 30),  # as clear from near: nobody looks again
+        ((0.8, 40), (0.9, 250), None, None, 40),  # larger than what is expected
+        ((0.8, 20), (0.9, 150), None, None, 20),  # more than 7 times as large: a clump
+        ((0.8, 20), (0.9, 139), 0.7, 0.8, 139),
         ((0.0, 26), (0.9, 250), 0.0, 0.9, 250),  # but where there is nothing else
         ((0.0, 26), (0.0, 26), None, None, 26),
     ],
 )
 def test_what_is_seen_from_afar_has_to_stay_clear(near, far, near_again, far_again, chosen):
-    looks = [Look(*each, np.zeros((1, 1), int)) for each in (near, far)]
+    looks = [Look(*each, np.full((2, 2), each[0] > 0, int)) for each in (near, far)]
     again = dict(zip((near[1], far[1]), (near_again, far_again), strict=True))
 
     def look_again(look):
@@ -81,6 +83,14 @@ def test_what_is_seen_from_afar_has_to_stay_clear(near, far, near_again, far_aga
         return look._replace(clarity=again[look.diameter])
 
     assert choose(*looks, look_again).diameter == chosen
+
+
+@pytest.mark.parametrize(("specks", "chosen"), [(4, 180), (6, 5)])
+def test_specks_are_not_what_a_clump_is_made_of(specks, chosen):
+    # From afar 100 pixels of 400 are nucleus; specks cover more or less than a twentieth of that.
+    far = Look(0.9, 180, np.repeat([1, 0, 0, 0], 100).reshape(20, 20))
+    near = Look(0.7, 5, np.repeat([1, 0], [specks, 400 - specks]).reshape(20, 20))
+    assert choose(near, far, lambda look: look).diameter == chosen
 
 
 def test_no_scale_is_looked_at_twice(monkeypatch):

@@ -620,7 +620,8 @@ def test_a_run_is_resumed_scored_and_packaged(tiny, tmp_path, monkeypatch, capsy
     (run / "train.json").write_text(json.dumps({**settings, "split": "random"}))
     check_that_the_threshold_is_chosen_on_validation_images(run, monkeypatch)
     trials = json.loads(diameters.main([str(run)]).read_text())["trials"]
-    assert [trial["margin"] for trial in trials] == list(diameters.MARGINS)
+    tried = [(trial["margin"], trial["larger"]) for trial in trials]
+    assert tried == [(m, each) for m in diameters.MARGINS for each in diameters.LARGER]
     assert all(0 <= trial["right"]["all"] <= 1 for trial in trials)
     trials = json.loads(sizes.main([str(run)]).read_text())["trials"]
     assert len(trials) == len(sizes.LIMITS)

@@ -247,9 +247,9 @@ def test_arguments_are_of_their_types(model, name, value, expected):
         keras_nuclei.segment(np.zeros((4, 4)), model, **{name: value})
 
 
-def own_model(channels):
+def own_model(channels, size=None):
     """A model that takes bright for nucleus."""
-    inputs = keras.Input((None, None, channels))
+    inputs = keras.Input((size, size, channels))
     bright = keras.ops.mean(inputs, axis=-1, keepdims=True) / 255
     return keras.Model(inputs, {"foreground": bright, "distance": bright})
 
@@ -271,6 +271,15 @@ def test_a_model_of_grey_images_is_shown_grey_ones():
         ValueError, match=r"takes grey images.*image\[\.\.\., channel\], or --channel"
     ):
         keras_nuclei.segment(blue, own_model(1), scale=1)
+
+
+def test_a_model_of_one_small_size_is_shown_small_tiles():
+    picture, count = discs()
+    of_any, of_one = (
+        keras_nuclei.segment(picture, own_model(1, size), scale=1) for size in (None, 64)
+    )
+    assert of_one.max() == count
+    np.testing.assert_array_equal(of_one, of_any)
 
 
 def test_what_can_be_told_of_a_model_beforehand_is_of_keras_models_alone():

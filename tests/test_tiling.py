@@ -92,7 +92,7 @@ def test_where_it_sees_farther_the_blend_is_smooth_and_close(rng):
     height=st.integers(1, 90),
     width=st.integers(1, 90),
     tile_size=st.integers(7, 70),
-    overlap=st.integers(0, 35),
+    overlap=st.none() | st.integers(0, 35),
     batch_size=st.integers(1, 7),
     augmentations=st.sampled_from([1, 4, 8]),
 )
@@ -100,7 +100,8 @@ def test_a_model_that_does_nothing_returns_the_image(
     height, width, tile_size, overlap, batch_size, augmentations
 ):
     # Not more than half a tile: one step a pixel would make thousands of tiles.
-    overlap = min(overlap, tile_size - np.gcd(tile_size, 32), tile_size // 2)
+    if overlap is not None:
+        overlap = min(overlap, tile_size - np.gcd(tile_size, 32), tile_size // 2)
     image = np.random.default_rng(0).integers(0, 256, (height, width, 2), dtype="uint8")
     shapes = []
 
@@ -234,11 +235,25 @@ def test_several_heads_memmaps_and_half_precision(tmp_path):
     np.testing.assert_allclose(heads["b"], image + 1.0, atol=1e-4)
 
 
-def test_a_model_of_one_size_decides_the_tiles(rng):
-    model = keras.Sequential([keras.Input((48, 40, 1)), keras.layers.Rescaling(2.0)])
-    for size in ((100, 90), (48, 40), (7, 3)):
+@pytest.mark.parametrize("tile", [(48, 40), (64, 64), (32, 32), (256, 32)])
+def test_a_model_of_one_size_decides_the_tiles(tile, rng):
+    model = keras.Sequential([keras.Input((*tile, 1)), keras.layers.Rescaling(2.0)])
+    for size in ((100, 90), tile, (7, 3)):
         image = rng.random((*size, 1))
-        np.testing.assert_allclose(predict_tiled(image, model, overlap=16), 2 * image, rtol=1e-5)
+        np.testing.assert_allclose(predict_tiled(image, model), 2 * image, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(512, 64), (96, 48), (64, 32), (48, 24), (32, 0)])
+def test_tiles_overlap_by_64_pixels_or_half_a_tile_where_the_grid_lets_them(tile, overlap, rng):
+    image = rng.random((700, 40, 1))
+
+    def blur(batch):  # so that it shows where a tile ends
+        return ndimage.uniform_filter(batch, (0, 3, 3, 0))
+
+    np.testing.assert_array_equal(
+        predict_tiled(image, blur, tile_size=tile),
+        predict_tiled(image, blur, tile_size=tile, overlap=overlap),
+    )
 
 
 def test_a_u_net_of_any_encoder(rng):
