@@ -203,34 +203,6 @@ def vary_brightness(
     return np.clip(dark + factor * (image - dark), 0, 255)
 
 
-def add_haze(
-    image: np.ndarray, label_map: np.ndarray, generator: np.random.Generator
-) -> np.ndarray:
-    """Let the nuclei of a fluorescence image shine into their surroundings.
-
-    In thick samples light is scattered and comes from out of focus: around bright nuclei the
-    background glows more than dim nuclei do. It is what the nuclei emit, spread by a Gaussian.
-
-    Args:
-        image: float32 `(H, W, 3)`, 0..255, bright nuclei on dark.
-        label_map: int32 `(H, W)`.
-        generator: Decides.
-
-    Returns:
-        The image with 5 to 60 % of a typical nucleus's contrast added where most light is spread
-        to, and less elsewhere.
-    """
-    nuclei = label_map > 0
-    if nuclei.all() or not nuclei.any():
-        return image
-    dark = np.median(image[~nuclei], axis=0)
-    light = np.where(nuclei[..., None], np.clip(image - dark, 0, None), 0).astype(np.float32)
-    diameter = np.sqrt(4 / np.pi * np.median(np.bincount(label_map[nuclei])[1:]))
-    spread = cv2.GaussianBlur(light, (0, 0), max(1, diameter * generator.uniform(0.25, 1)))
-    strength = generator.uniform(0.05, 0.6) * np.median(light[nuclei].max(axis=-1))
-    return np.clip(image + strength * spread / max(spread.max(), 1e-6), 0, 255)
-
-
 def random_look(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """The same scene with other colours, contrast, sharpness and noise.
 

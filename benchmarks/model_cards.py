@@ -140,9 +140,6 @@ most crops showed nuclei of about {smallest} to {largest} pixels, images of rare
 {plain} of the crops were not changed but for being
   resized to show nuclei of {smallest} to {largest} pixels, turned by quarters and mirrored, and
   what is said above was done to the others.""",
-    "hazy": """\
-in {hazy:.0%} of the fluorescence, of the crops that were else unchanged too, the nuclei were
-  made to shine into their surroundings, as they do in thick samples.""",
 }
 """What came into the recipe one after the other, by the setting that tells it."""
 

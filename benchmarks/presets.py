@@ -60,7 +60,6 @@ class Recipe:
         plain_at_first: That share in the first epoch, from which it grows evenly.
         crowded: Share of the other crops with nuclei of another crop laid over them.
         uneven: Share of the other crops of fluorescence whose nuclei are made of uneven brightness.
-        hazy: Share of all crops of fluorescence whose nuclei shine into their surroundings.
     """
 
     epochs: int
@@ -81,7 +80,6 @@ class Recipe:
     plain_at_first: float = 0.0
     crowded: float = 0.25
     uneven: float = 0.25
-    hazy: float = 0.3
 
     def plain_in(self, epoch: int) -> float:
         """Share of plain crops in an epoch, counted from 0."""
@@ -161,19 +159,17 @@ class Crops(keras.utils.PyDataset):
 
     def crop(self, row: nuclei.NucleiImage, generator: np.random.Generator):
         scene = row.image, row.label_map, row.diameter, self.recipe.crop_size, generator
-        is_fluorescence = row.modality == "fluorescence"
-        plain = generator.random() < self.recipe.plain_in(self.epoch)
-        image, label_map = (augmentation.plain_crop if plain else augmentation.random_crop)(*scene)
-        if not plain and generator.random() < self.recipe.crowded:
+        if generator.random() < self.recipe.plain_in(self.epoch):
+            return augmentation.plain_crop(*scene)
+        image, label_map = augmentation.random_crop(*scene)
+        if generator.random() < self.recipe.crowded:
             other, other_labels = augmentation.random_crop(*scene)
-            if is_fluorescence:  # nuclei differ in brightness
+            if row.modality == "fluorescence":  # nuclei differ in brightness
                 other = np.clip(other * generator.uniform(0.6, 1.4), 0, 255)
             image, label_map = augmentation.crowd(image, label_map, other, other_labels)
-        if not plain and is_fluorescence and generator.random() < self.recipe.uneven:
+        if row.modality == "fluorescence" and generator.random() < self.recipe.uneven:
             image = augmentation.vary_brightness(image, label_map, generator)
-        if is_fluorescence and generator.random() < self.recipe.hazy:
-            image = augmentation.add_haze(image, label_map, generator)
-        return image if plain else augmentation.random_look(image, generator), label_map
+        return augmentation.random_look(image, generator), label_map
 
 
 def chances(rows: list[nuclei.NucleiImage], shares: dict[str, float], rarity: float) -> np.ndarray:
@@ -191,12 +187,6 @@ def chances(rows: list[nuclei.NucleiImage], shares: dict[str, float], rarity: fl
         members = modalities == modality
         weights[members] *= shares[modality] / weights[members].sum()
     return weights / weights.sum()
-
-
-def corrected_rows(name: str, ids: set[str], data_dir: str | None) -> list[nuclei.NucleiImage]:
-    """Images of a data set's training split, with better annotation where there is one."""
-    rows = nuclei.load(CORRECTED.get(name, name), "train", data_dir)
-    return [row for row in rows if row.image_id in ids]
 
 
 def kind(row: nuclei.NucleiImage) -> tuple:
@@ -254,8 +244,9 @@ def main(argv: list[str] | None = None) -> Path:
     if args.data == "synthetic":
         print(runs.NOT_DSB2018)
     name = pipeline.DATA_SETS[args.data]
-    published = nuclei.load(name, "train", args.data_dir)
-    rows = corrected_rows(name, nuclei.training_ids(published, args.split), args.data_dir)
+    ids = nuclei.training_ids(nuclei.load(name, "train", args.data_dir), args.split)
+    rows = nuclei.load(CORRECTED.get(name, name), "train", args.data_dir)
+    rows = [row for row in rows if row.image_id in ids]
     print(f"{run}: {len(rows)} images")
 
     # -- Training, from ImageNet's weights or others ----------------------------------------------

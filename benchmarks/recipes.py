@@ -41,9 +41,10 @@ def main(argv: list[str] | None = None) -> Path:
     args = parse_arguments(argv)
     name = pipeline.DATA_SETS[args.data]
     published = nuclei.load(name, "train", args.data_dir)
+    corrected = nuclei.load(presets.CORRECTED.get(name, name), "train", args.data_dir)
     ids = nuclei.training_ids(published, SPLIT)
     held_back = {row.image_id for row in published if on_clear_ground(row)}
-    rows = presets.corrected_rows(name, ids - held_back, args.data_dir)
+    rows = [row for row in corrected if row.image_id in ids - held_back]
     parts = {
         "validation": nuclei.validation_rows(published, SPLIT),
         "unknown stain": [row for row in published if row.image_id in ids & held_back],
