@@ -176,19 +176,14 @@ def presets_table() -> str:
         ("StarDist's 50, one view each", "stardist", "stardist_test", "scores_of_one_view"),
         ("the same, fields unseen in training", "stardist_unseen", "stardist_test", "scores"),
     )
-    lines = [
-        "| images | preset | steps | number | pixel accuracy | predicting nothing | Dice | IoU "
-        "| AP@0.5 | DSB score |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    scored = []
     for title, split, part, views in rows:
         for preset in PRESETS:
             if (RESULTS / f"{preset}-{split}.json").exists():
                 result = read(f"{preset}-{split}")
                 steps = f"{steps_trained(result):,}{recipe_mark(result)}"
-                cells = score_cells(result[views][part]["all"])
-                lines.append(f"| {title} | `{preset}` | {steps} | {cells} |")
-    return "\n".join(lines)
+                scored.append((title, f"`{preset}`", steps, result[views][part]["all"]))
+    return scores_table("preset", scored)
 
 
 def other_recipes_table() -> str:
@@ -199,27 +194,32 @@ def other_recipes_table() -> str:
         ("official test (stage1_test)", "all", "official_test"),
         ("StarDist's 50 test images", "stardist", "stardist_test"),
     )
-    lines = [
-        "| images | recipe | steps | number | pixel accuracy | predicting nothing | Dice | IoU "
-        "| AP@0.5 | DSB score |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    scored = []
     for title, split, part in rows:
         for name, recipe in OTHER_RECIPES.items():
             if (RESULTS / f"nuclei_base-{split}_{name}.json").exists():
                 result = read(f"nuclei_base-{split}_{name}")
-                cells = score_cells(result["scores"][part]["all"])
-                lines.append(f"| {title} | {recipe} | {steps_trained(result):,} | {cells} |")
+                steps = f"{steps_trained(result):,}"
+                scored.append((title, recipe, steps, result["scores"][part]["all"]))
+    return scores_table("recipe", scored)
+
+
+def scores_table(column: str, rows: list[tuple[str, str, str, dict]]) -> str:
+    """Scores in Markdown, of rows of images, what the column names, steps, and scores."""
+    lines = [
+        f"| images | {column} | steps | number | pixel accuracy | predicting nothing | Dice | IoU "
+        "| AP@0.5 | DSB score |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for *cells, scores in rows:
+        lines.append(
+            f"| {' | '.join(cells)} | {scores['images']}"
+            f" | {scores['accuracy']:.4f}"
+            f" | {scores['accuracy_of_nothing']:.4f} | {scores['dice']:.3f}"
+            f" | {scores['iou']:.3f} | {scores['ap50_per_image']:.3f}"
+            f" | {scores['dsb_per_image']:.3f} |"
+        )
     return "\n".join(lines)
-
-
-def score_cells(scores: dict) -> str:
-    """A row's cells from the number of images to the DSB score."""
-    return (
-        f"{scores['images']} | {scores['accuracy']:.4f} | {scores['accuracy_of_nothing']:.4f}"
-        f" | {scores['dice']:.3f} | {scores['iou']:.3f} | {scores['ap50_per_image']:.3f}"
-        f" | {scores['dsb_per_image']:.3f}"
-    )
 
 
 def chosen_threshold_line() -> str:

@@ -248,9 +248,12 @@ def _is_clump(near: Look, far: Look, larger: float) -> bool:
     """Whether what is seen from afar are many small nuclei, taken for one."""
     if not near.clarity:
         return False
+    if far.diameter > CLUMP / FAR:
+        return True
+    if far.diameter <= larger * near.diameter:
+        return False
     near_share, far_share = (np.mean(each.label_map > 0) for each in (near, far))
-    is_of_small_ones = far.diameter > larger * near.diameter and near_share > FEW * far_share
-    return bool(is_of_small_ones or far.diameter > CLUMP / FAR)
+    return bool(near_share > FEW * far_share)
 
 
 def typical_diameter(areas: np.ndarray) -> float:

@@ -822,6 +822,7 @@ def test_trainings_are_marked_by_the_recipe_that_they_are_of():
     earliest = {key: value for key, value in before.items() if key != "crossentropy_weight"}
     assert report.recipe_mark(training(today)) == ""
     assert report.recipe_mark(training(before)) == "*"
+    assert report.recipe_mark(training(as_json(rarity=0.3))) == "*"
     assert report.recipe_mark(training(earliest)) == "*"
     # So it was told before there was a number.
     for name, mark in (("binary_crossentropy", "*"), ("binary_crossentropy_dice", "")):
