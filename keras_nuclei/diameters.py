@@ -37,11 +37,10 @@ FAR_MARGIN = 1.0
 """How many times clearer nuclei must show there to be taken for large ones."""
 
 FAR_LARGER = 7.0
-"""How many times larger they may measure there, at most: what is so much larger is a clump of those
-that are seen at scale 1."""
+"""What measures more than so many times what it does at scale 1 is a clump of the nuclei there."""
 
 FEW = 0.05
-"""Of the area of what is seen from afar: what covers less at scale 1 are specks, no nuclei."""
+"""What covers less, at scale 1, of the area of what is seen from afar are specks, no nuclei."""
 
 CLEAR = 0.6
 """Where nuclei show less clearly, other parts of the image are looked at, too. Of the views of
