@@ -32,6 +32,13 @@ def main(argv: list[str] | None = None) -> Path:
     name = training["preset"]
     if (training["data"], training["split"]) != ("dsb2018", "all"):
         parser.error(f"{args.run} is not a run on all of DSB2018, which a preset is trained on")
+    architecture = json.loads(json.dumps(PRESETS[name].architecture))
+    if training["architecture"] != architecture:
+        # By layers alone, the larger of two encoders may pass for the smaller.
+        parser.error(
+            f"{args.run} is of the architecture {training['architecture']}; the preset's "
+            f"is {architecture}. Note the former in keras_nuclei/presets.py to package it"
+        )
     trained = keras.models.load_model(args.run / "model.keras", compile=False)
     path = WEIGHTS / PRESETS[name].file
     if path.exists() and not args.overwrite:

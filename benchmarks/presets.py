@@ -9,7 +9,8 @@ can be trained on:
     python -m benchmarks.presets --preset nuclei_base --split grouped --from_run RUN
 
 with RUN the folder `runs/first/nuclei_base-grouped`; and the packaged weights, with
-`--from_package`.
+`--from_package`. `--encoder` and `--epochs` try others than the preset's: such a run is scored and
+published as any, but not packaged.
 """
 
 import argparse
@@ -200,14 +201,22 @@ def main(argv: list[str] | None = None) -> Path:
     args = parse_arguments(argv)
     further = args.from_package or args.from_run is not None
     recipe = recipe_of(args.preset, args.split, further=further)
+    architecture = dict(PRESETS[args.preset].architecture)
+    command = f"python -m benchmarks.presets --preset {args.preset} --split {args.split}"
+    if args.encoder:
+        architecture["encoder"] = args.encoder
+        command += f" --encoder {args.encoder}"
+    if args.epochs is not None:
+        recipe = dataclasses.replace(recipe, epochs=args.epochs)
+        command += f" --epochs {args.epochs}"
     suffix = "-synthetic" if args.data == "synthetic" else ""
     run = args.output / f"{args.preset}-{args.split}{suffix}"
     settings = {
-        "command": f"python -m benchmarks.presets --preset {args.preset} --split {args.split}",
+        "command": command,
         "preset": args.preset,
         "data": args.data,
         "split": args.split,
-        "architecture": PRESETS[args.preset].architecture,
+        "architecture": architecture,
         "recipe": dataclasses.asdict(recipe),
     }
     if args.from_package:
@@ -256,7 +265,7 @@ def main(argv: list[str] | None = None) -> Path:
         )
 
     model, history = learn(
-        run, rows, args.preset, recipe, settings["seed"], trained if further else None
+        run, rows, architecture, recipe, settings["seed"], trained if further else None
     )
 
     # -- What stays -----------------------------------------------------------------------------
@@ -280,17 +289,17 @@ def main(argv: list[str] | None = None) -> Path:
 def learn(
     run: Path,
     rows: list[nuclei.NucleiImage],
-    preset: str,
+    architecture: dict,
     recipe: Recipe,
     seed: int = 0,
     trained: Callable[[], keras.Model] | None = None,
 ) -> tuple[keras.Model, list[dict]]:
-    """Train a preset, from the last epoch whose checkpoint is in the run's folder.
+    """Train a network, from the last epoch whose checkpoint is in the run's folder.
 
     Args:
         run: The run's folder.
         rows: What to learn from.
-        preset: Of `RECIPES`.
+        architecture: Keyword arguments of `keras_nuclei.unet`; the recipe has the heads.
         recipe: How.
         seed: Of the crops.
         trained: Gives the model whose weights to begin with, if no epoch is done; None for
@@ -306,7 +315,7 @@ def learn(
     keras.utils.set_random_seed(0)
     history, model = runs.resume(run)
     if model is None:
-        model = build(preset, recipe)
+        model = build(architecture, recipe)
         if trained is not None:
             adopt(model, trained())
     else:
@@ -335,6 +344,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data_dir", help="where TFDS keeps prepared data sets")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="default: runs")
     parser.add_argument("--overwrite", action="store_true", help="train anew, drop what is there")
+    parser.add_argument(
+        "--encoder",
+        choices=keras_nuclei.ENCODERS,
+        metavar="NAME",
+        help="one of keras_nuclei.list_encoders(), as a trial; default: the preset's",
+    )
+    parser.add_argument(
+        "--epochs", type=int, help="for how long to train, as a trial; default: the recipe's"
+    )
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
         "--from_package",
@@ -347,14 +365,18 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="RUN",
         help="train the weights on that an earlier run of the same split has left in its folder",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.epochs is not None and args.epochs < 1:
+        parser.error(f"--epochs must be at least 1; got {args.epochs}")
+    if args.from_package and args.encoder:
+        parser.error("the packaged weights are of one encoder: pass no --encoder")
+    return args
 
 
-def build(preset: str, recipe: Recipe) -> keras.Model:
-    """Build a preset with the heads of a recipe, from ImageNet weights, and compile it."""
+def build(architecture: dict, recipe: Recipe) -> keras.Model:
+    """Build a network with the heads of a recipe, from ImageNet weights, and compile it."""
     heads = {name: targets.CHANNELS[name] for name in recipe.heads}
-    architecture = {**PRESETS[preset].architecture, "heads": heads}
-    model = keras_nuclei.unet(**architecture, batch_norm_momentum=0.98)
+    model = keras_nuclei.unet(**{**architecture, "heads": heads}, batch_norm_momentum=0.98)
     steps = recipe.epochs * recipe.steps_per_epoch
     learning_rate = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0,
@@ -399,6 +421,9 @@ def trained_before(run: Path, settings: dict) -> dict:
                 f"{run} was trained with --{key} {earlier.get(key)}, and can't be trained on with "
                 f"--{key} {settings[key]}: {why}. Pass the same."
             )
+    encoder = earlier["architecture"]["encoder"]
+    if encoder != settings["architecture"]["encoder"]:
+        sys.exit(f"{run} is of another network, whose encoder is {encoder}. Pass the same.")
     return history_of(earlier)
 
 

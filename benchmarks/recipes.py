@@ -49,6 +49,7 @@ def main(argv: list[str] | None = None) -> Path:
         "validation": nuclei.validation_rows(published, SPLIT),
         "unknown stain": [row for row in published if row.image_id in ids & held_back],
     }
+    architecture = presets.PRESETS[PRESET].architecture
     results = {}
     for variant in VARIANTS:
         recipe = dataclasses.replace(
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> Path:
         runs.prepare_folder(run, json.loads(json.dumps(settings)))
         if not scored_as_now(run / "scores.json"):
             print(f"{variant}: {len(rows)} images")
-            model, history = presets.learn(run, rows, PRESET, recipe)
+            model, history = presets.learn(run, rows, architecture, recipe)
             told = {"images": len(rows), "history": history, "environment": runs.environment()}
             measured = {**runs.segment_settings(), "scores": score(model, parts)}
             runs.write_json(run / "scores.json", {**settings, **told, **measured})

@@ -519,7 +519,7 @@ def test_other_heads_than_the_presets_help_to_learn_at_first(preset):
 )
 def test_the_foreground_is_learned_by_what_the_recipe_says(share, expected):
     recipe = presets.Recipe(epochs=1, crossentropy_weight=share, foreground_weight=3.0)
-    model = presets.build("nuclei_base", recipe)
+    model = presets.build(PRESETS["nuclei_base"].architecture, recipe)
     outputs = {name: np.full((1, 8, 8, n), 0.5, "f") for name, n in targets.CHANNELS.items()}
     true = {**outputs, "foreground": np.zeros((1, 8, 8, 1), "f")}
     # Of the four other heads, the cross-entropy of 0.5 is log 2 whatever is true.
@@ -711,6 +711,10 @@ def test_a_run_is_trained_on_by_one_of_the_same_split_alone(tiny, tmp_path, monk
         (["--split", "random", "--from_run", tmp_path], "holds no finished run"),
         (["--split", "all", "--from_run", first], "pass --from_package"),
         (["--split", "random", "--from_run", run, "--overwrite"], "another folder as --output"),
+        (
+            ["--split", "random", "--from_run", first, "--encoder", "efficientnet_lite1"],
+            "another network, whose encoder is efficientnet_lite0",
+        ),
     ):
         with pytest.raises(SystemExit, match=message):
             train(tmp_path, *map(str, arguments))
@@ -723,12 +727,36 @@ def test_a_run_is_trained_on_by_one_of_the_same_split_alone(tiny, tmp_path, monk
     assert error.endswith("--methods of: 'foreground alone', 'distance'\n")
 
 
+def test_another_encoder_and_length_are_tried_and_not_packaged(tiny, tmp_path, capsys):
+    trial = ("--split", "all", "--encoder", "efficientnet_lite1", "--epochs", "1")
+    run = train(tmp_path, *trial)
+    settings = json.loads((run / "train.json").read_text())
+    assert settings["command"].endswith(" ".join(trial))
+    assert settings["architecture"]["encoder"] == "efficientnet_lite1"
+    assert (len(settings["history"]), settings["recipe"]["epochs"]) == (1, 1)
+    (run / "train.json").write_text(json.dumps({**settings, "data": "dsb2018"}))
+    with pytest.raises(SystemExit):
+        package.main([str(run)])
+    assert "is of the architecture {'encoder': 'efficientnet_lite1'" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="begun with other settings"):
+        train(tmp_path, "--split", "all")
+
+    for arguments, message in (
+        (["--epochs", "0"], "--epochs must be at least 1; got 0"),
+        (["--encoder", "no_such"], "argument --encoder: invalid choice: 'no_such'"),
+        (["--from_package", "--encoder", "efficientnet_lite1"], "are of one encoder"),
+    ):
+        with pytest.raises(SystemExit):
+            train(tmp_path, *arguments)
+        assert message in capsys.readouterr().err
+
+
 def test_the_trial_of_recipes_learns_nothing_of_what_it_is_judged_by(tiny, tmp_path, monkeypatch):
     learn, learned = presets.learn, []
 
-    def watch(run, rows, preset, recipe):
+    def watch(run, rows, architecture, recipe):
         learned.append((rows, recipe))
-        return learn(run, rows, preset, recipe)
+        return learn(run, rows, architecture, recipe)
 
     def held_back(row):
         return row.modality == "histology" and row.field_of_view % 2 == 0
