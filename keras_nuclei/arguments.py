@@ -9,6 +9,7 @@ from typing import TypeVar
 from keras_nuclei import __version__
 from keras_nuclei.instances import THRESHOLD
 from keras_nuclei.maps import VIEWS
+from keras_nuclei.tiling import GRID
 
 FORMATS = ("tiff", "png", "geojson", "roi", "csv")
 """What `--formats` may name."""
@@ -196,9 +197,9 @@ def _index(text: str) -> int:
 
 def _tile_size(text: str) -> int:
     number = _number(text, int)
-    # Of smaller ones little would be left between the overlaps, which lie on a grid of 32.
-    if number < 128 or number % 32:
-        raise argparse.ArgumentTypeError(f"must be a multiple of 32, 128 or above; got {text}")
+    # Of smaller ones little would be left between the overlaps, which lie on the grid.
+    if number < 128 or number % GRID:
+        raise argparse.ArgumentTypeError(f"must be a multiple of {GRID}, 128 or above; got {text}")
     return number
 
 

@@ -15,6 +15,7 @@ from keras import layers, ops
 
 from keras_nuclei.channels import OnesChannel
 from keras_nuclei.typing import Config, Shape, Tensor
+from keras_nuclei.validation import require_at_least_one
 
 PROBE_SIZE = 2**10
 """Height and width at which the sizes of a network's feature maps are looked at, in pixels."""
@@ -48,8 +49,7 @@ class PadToMultiple(layers.Layer):
 
     def __init__(self, multiple: int, **kwargs: Any):
         super().__init__(**kwargs)
-        if multiple < 1:
-            raise ValueError(f"multiple must be at least 1; got {multiple}.")
+        require_at_least_one(multiple=multiple)
         self.multiple = multiple
 
     def call(self, inputs: Tensor) -> Tensor:

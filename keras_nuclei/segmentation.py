@@ -179,9 +179,9 @@ def estimate_diameter(
     the pixels, of the highest distance in their nucleus. From afar a clump can pass for a large
     nucleus. So what is clearer from there has to stay so where either view is looked at again, at
     the scale at which `segment` would show nuclei of its size; and, where the other view shows
-    nuclei too, none of more than 240 pixels are believed, or of more than 7 times their diameter:
-    it is mostly clumps that measure so much (for how often all that is right, see
-    `benchmarks/diameters.py`).
+    nuclei too, none of more than 240 pixels are believed, or of more than 7 times their diameter
+    (unless they cover less than a twentieth of the area, as specks do): it is mostly clumps that
+    measure so much (for how often all that is right, see `benchmarks/diameters.py`).
 
     Args:
         image: As in `segment`.
@@ -268,8 +268,8 @@ def _limits(image: Sliceable, model: keras.Model | Callable) -> tuple[float, flo
 def _require_tile_size(tile_size: int) -> None:
     if isinstance(tile_size, bool) or not isinstance(tile_size, int | np.integer):
         raise TypeError(f"tile_size must be a whole number of pixels; got {tile_size!r}.")
-    if tile_size < 128 or tile_size % 32:
-        raise ValueError(f"tile_size must be a multiple of 32, at least 128; got {tile_size}.")
+    if tile_size < 128 or tile_size % GRID:
+        raise ValueError(f"tile_size must be a multiple of {GRID}, at least 128; got {tile_size}.")
 
 
 def _require_threshold(threshold: float) -> None:

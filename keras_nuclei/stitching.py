@@ -9,7 +9,6 @@ from tqdm import tqdm
 
 from keras_nuclei.tiles import Tiles, check_overlap, image_shape
 from keras_nuclei.typing import ArrayLike, Sliceable
-from keras_nuclei.validation import require_at_least_one
 
 _UNSEEN = -1
 
@@ -68,7 +67,8 @@ def label_tiled(
         array([[1, 1, 0, 0, 2, 2, 2, 0, 3, 3]], dtype=int32)
     """
     height, width = image_shape(image, grey=True)[:2]
-    require_at_least_one(grid=grid)
+    if not isinstance(grid, int | np.integer) or grid < 1:
+        raise ValueError(f"grid must be a whole number of pixels, at least 1; got {grid}.")
     check_overlap(tile_size, overlap, grid)
     largest = tile_size - tile_size % grid
     check_overlap(largest, overlap, grid)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from keras_nuclei.tiles import Tiles, check_overlap, image_shape
 from keras_nuclei.typing import Sliceable, Tensor
+from keras_nuclei.validation import require_at_least_one
 
 GRID = 32
 """Tiles start on the grid that the five halvings of most encoders make. Off it, the same pixels
@@ -64,9 +65,9 @@ def predict_tiled(
             each head. A model that takes one size only decides the size of the tiles.
         tile_size: Height and width of a tile, in pixels, at most: tiles are no larger than so many
             need to be.
-        overlap: Pixels that neighbouring tiles share, at least. By default 64; of smaller tiles
-            than 128 pixels half of one, or none where they would not begin at multiples of 32 (or
-            of that power of two).
+        overlap: Pixels that neighbouring tiles share, at least. By default 64; along an axis where
+            tiles have less than 128 pixels half of them, or none where they would not begin at
+            multiples of 32 (or of that power of two).
         batch_size: Tiles predicted at once, at most.
         augmentations: 1 for none, 4 for the mean over the flips and the half turn, 8 for the mean
             over all flips and quarter turns. It takes that many times as long.
@@ -100,19 +101,21 @@ def predict_tiled(
     fixed_height, fixed_width = _model_size(model, channels)
     if augmentations not in _SYMMETRIES:
         raise ValueError(f"augmentations must be 1, 4 or 8; got {augmentations!r}.")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
-    if overlap is None:
-        overlap = min(_usual_overlap(tile or tile_size) for tile in (fixed_height, fixed_width))
-    rows = _cover_on_grid(height, fixed_height, tile_size, overlap)
-    columns = _cover_on_grid(width, fixed_width, tile_size, overlap)
+    require_at_least_one(batch_size=batch_size)
+    row_overlap, column_overlap = (
+        _usual_overlap(fixed or tile_size) if overlap is None else overlap
+        for fixed in (fixed_height, fixed_width)
+    )
+    rows = _cover_on_grid(height, fixed_height, tile_size, row_overlap)
+    columns = _cover_on_grid(width, fixed_width, tile_size, column_overlap)
     blends: dict[str | None, _Blend] = {}
     for tiles, heads in _predictions(
         image, model, rows, columns, batch_size, _SYMMETRIES[augmentations], progress
     ):
         if not blends:
             outputs = _outputs(out, heads, (height, width))
-            blends = {name: _Blend(outputs[name], rows, columns, overlap) for name in heads}
+            weights = rows.weights(row_overlap), columns.weights(column_overlap)
+            blends = {name: _Blend(outputs[name], rows, columns, *weights) for name in heads}
         for name, blend in blends.items():
             # heads may have more tiles: those that filled up the last batch
             for (row, column), prediction in zip(tiles, heads[name], strict=False):
@@ -167,10 +170,17 @@ def _grid(tile: int) -> int:
 class _Blend:
     """Adds up weighted tiles of one head, row of tiles by row, and writes what is complete."""
 
-    def __init__(self, out: np.ndarray, rows: Tiles, columns: Tiles, overlap: int):
+    def __init__(
+        self,
+        out: np.ndarray,
+        rows: Tiles,
+        columns: Tiles,
+        row_weights: list[np.ndarray],
+        column_weights: list[np.ndarray],
+    ):
         self.out = out
         self.rows, self.columns = rows, columns
-        self.row_weights, self.column_weights = rows.weights(overlap), columns.weights(overlap)
+        self.row_weights, self.column_weights = row_weights, column_weights
         self.row = 0
         self.band = np.zeros((rows.tile, columns.end, out.shape[-1]), "float32")
 

@@ -713,7 +713,7 @@ def test_a_run_is_trained_on_by_one_of_the_same_split_alone(tiny, tmp_path, monk
         (["--split", "random", "--from_run", run, "--overwrite"], "another folder as --output"),
         (
             ["--split", "random", "--from_run", first, "--encoder", "efficientnet_lite1"],
-            "another network, whose encoder is efficientnet_lite0",
+            r"as the network .*lite0.* trained on as .*lite1.* the --encoder that it was trained",
         ),
     ):
         with pytest.raises(SystemExit, match=message):
@@ -734,16 +734,18 @@ def test_another_encoder_and_length_are_tried_and_not_packaged(tiny, tmp_path, c
     assert settings["command"].endswith(" ".join(trial))
     assert settings["architecture"]["encoder"] == "efficientnet_lite1"
     assert (len(settings["history"]), settings["recipe"]["epochs"]) == (1, 1)
-    (run / "train.json").write_text(json.dumps({**settings, "data": "dsb2018"}))
-    with pytest.raises(SystemExit):
-        package.main([str(run)])
-    assert "is of the architecture {'encoder': 'efficientnet_lite1'" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="begun with other settings"):
-        train(tmp_path, "--split", "all")
+    architecture = json.loads(json.dumps(PRESETS["nuclei_base"].architecture))
+    for more, part in (({}, "architecture"), ({"architecture": architecture}, "recipe")):
+        (run / "train.json").write_text(json.dumps({**settings, "data": "dsb2018", **more}))
+        with pytest.raises(SystemExit):
+            package.main([str(run)])
+        assert f"is a trial: its {part} is" in capsys.readouterr().err
+    # It lies beside a run of the preset, which it must not be taken for.
+    assert run.name == "nuclei_base-all_efficientnet_lite1_1_epochs-synthetic"
 
     for arguments, message in (
         (["--epochs", "0"], "--epochs must be at least 1; got 0"),
-        (["--encoder", "no_such"], "argument --encoder: invalid choice: 'no_such'"),
+        (["--encoder", "plain"], "argument --encoder: invalid choice: 'plain'"),
         (["--from_package", "--encoder", "efficientnet_lite1"], "are of one encoder"),
     ):
         with pytest.raises(SystemExit):

@@ -247,13 +247,25 @@ def test_a_model_of_one_size_decides_the_tiles(tile, rng):
 def test_tiles_overlap_by_64_pixels_or_half_a_tile_where_the_grid_lets_them(tile, overlap, rng):
     image = rng.random((700, 40, 1))
 
-    def blur(batch):  # so that it shows where a tile ends
-        return ndimage.uniform_filter(batch, (0, 3, 3, 0))
+    def blur(batch):  # farther than the margin of a tile that counts for nothing: its end shows
+        return ndimage.uniform_filter(batch, (0, 65, 1, 0))
 
+    usual = predict_tiled(image, blur, tile_size=tile)
     np.testing.assert_array_equal(
-        predict_tiled(image, blur, tile_size=tile),
-        predict_tiled(image, blur, tile_size=tile, overlap=overlap),
+        usual, predict_tiled(image, blur, tile_size=tile, overlap=overlap)
     )
+    apart = predict_tiled(image, blur, tile_size=tile, overlap=0)
+    assert (np.abs(usual - apart).max() > 0.001) == (overlap > 0)
+
+
+def test_a_model_of_narrow_tiles_overlaps_as_usual_along_its_long_side(rng):
+    blur = keras.layers.AveragePooling2D((33, 1), strides=1, padding="same")
+    model = keras.Sequential([keras.Input((256, 32, 1)), blur])
+    image = rng.random((700, 32, 1)).astype("float32")
+    # It sees 16 pixels far, the margin that counts for nothing: there is no seam. The last rows
+    # differ since the last tile sees the image reflected below them.
+    whole = keras.ops.convert_to_numpy(blur(image[None]))[0]
+    np.testing.assert_allclose(predict_tiled(image, model)[:680], whole[:680], atol=1e-6)
 
 
 def test_a_u_net_of_any_encoder(rng):
