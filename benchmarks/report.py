@@ -41,6 +41,7 @@ OTHER_RECIPES = {
     "three_quarters": "three quarters cross-entropy, longer",
     "cross_entropy": "cross-entropy alone",
     "stages": "earlier ones, in stages",
+    "efficientnet_lite2_80_epochs": "EfficientNet-Lite2 as encoder, shorter",
 }
 """What the README calls them, by the end of the names of their results."""
 
