@@ -42,8 +42,8 @@ the validation images, true large nuclei measure less, and small ones that pass 
 more."""
 
 FEW = 0.05
-"""What covers less, at scale 1, of the area of what is seen from afar are specks: then it is not by
-`FAR_LARGER` that those are a clump."""
+"""What covers less, at scale 1, of the area of what is seen from afar are specks, beside which
+large nuclei are no clump by `FAR_LARGER`."""
 
 CLEAR = 0.6
 """Where nuclei show less clearly, other parts of the image are looked at, too. Of the views of
