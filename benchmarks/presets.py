@@ -223,6 +223,7 @@ def main(argv: list[str] | None = None) -> Path:
         "architecture": architecture,
         "recipe": dataclasses.asdict(recipe),
     }
+    settings = json.loads(json.dumps(settings))
     if args.from_package:
         if args.split != "all":
             sys.exit(
@@ -245,7 +246,6 @@ def main(argv: list[str] | None = None) -> Path:
         settings["continues"] = trained_before(args.from_run, settings)
     # Training on draws other crops than the training before.
     settings["seed"] = len(runs.training_stages(settings)) - 1
-    settings = json.loads(json.dumps(settings))
     if args.overwrite:
         shutil.rmtree(run, ignore_errors=True)
     runs.prepare_folder(run, settings)
@@ -424,7 +424,7 @@ def trained_before(run: Path, settings: dict) -> dict:
                 f"{run} was trained with --{key} {earlier.get(key)}, and can't be trained on with "
                 f"--{key} {settings[key]}: {why}. Pass the same."
             )
-    architecture = json.loads(json.dumps(settings["architecture"]))
+    architecture = settings["architecture"]
     # Runs from before it was written down are of the presets'.
     if earlier.get("architecture", architecture) != architecture:
         sys.exit(

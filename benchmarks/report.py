@@ -230,7 +230,7 @@ def chosen_threshold_line() -> str:
         f"{trial['threshold']}: {trial['accuracy']:.4f}" for trial in result["threshold_trials"]
     )
     return (
-        f"The run of `nuclei_base` on the random split is scored by a threshold of "
+        "The run of `nuclei_base` on the random split is scored by a threshold of "
         f"{result['threshold']}, the best of the validation part by pixel accuracy ({trials}); "
         f"`segment`'s is {THRESHOLD}."
     )
