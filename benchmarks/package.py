@@ -19,6 +19,7 @@ import numpy as np
 
 import keras_nuclei
 from benchmarks.presets import recipe_of
+from benchmarks.runs import as_json
 from keras_nuclei.presets import PRESETS
 
 WEIGHTS = Path(keras_nuclei.__file__).parent / "weights"
@@ -36,11 +37,12 @@ def main(argv: list[str] | None = None) -> Path:
         parser.error(f"{args.run} is not a run on all of DSB2018, which a preset is trained on")
     recipe = recipe_of(name, "all", further=bool(training.get("continues")))
     preset = {"architecture": PRESETS[name].architecture, "recipe": dataclasses.asdict(recipe)}
-    for part, wanted in json.loads(json.dumps(preset)).items():
+    for part, wanted in as_json(preset).items():
         # By layers alone, the larger of two encoders would pass for the smaller.
-        if training[part] != wanted:
+        found = training.get(part)  # runs from before it was written down have no architecture
+        if found != wanted:
             parser.error(
-                f"{args.run} is a trial: its {part} is {training[part]}, that of {name} {wanted}. "
+                f"{args.run} is a trial: its {part} is {found}, that of {name} {wanted}. "
                 "Where it is to be the preset's, note it in the code first"
             )
     trained = keras.models.load_model(args.run / "model.keras", compile=False)

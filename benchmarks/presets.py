@@ -130,6 +130,19 @@ def recipe_of(preset: str, split: str, *, further: bool = False) -> Recipe:
     return dataclasses.replace(recipe, epochs=round(recipe.epochs * share))
 
 
+def corrected(data: str, ids: set[str], data_dir: str | None) -> list[nuclei.NucleiImage]:
+    """Training images of some ids, with the better annotation where there is one.
+
+    Args:
+        data: Of `benchmarks.pipeline.DATA_SETS`.
+        ids: Of the images.
+        data_dir: Where TFDS keeps prepared data sets; None for where it does by itself.
+    """
+    name = pipeline.DATA_SETS[data]
+    rows = nuclei.load(CORRECTED.get(name, name), "train", data_dir)
+    return [row for row in rows if row.image_id in ids]
+
+
 class Crops(keras.utils.PyDataset):
     """Batches of random crops; each depends on the seed, the epoch and its number alone."""
 
@@ -223,7 +236,7 @@ def main(argv: list[str] | None = None) -> Path:
         "architecture": architecture,
         "recipe": dataclasses.asdict(recipe),
     }
-    settings = json.loads(json.dumps(settings))
+    settings = runs.as_json(settings)
     if args.from_package:
         if args.split != "all":
             sys.exit(
@@ -256,10 +269,9 @@ def main(argv: list[str] | None = None) -> Path:
     # -- Data: learns from the corrected annotation, is judged by the original one ----------------
     if args.data == "synthetic":
         print(runs.NOT_DSB2018)
-    name = pipeline.DATA_SETS[args.data]
-    ids = nuclei.training_ids(nuclei.load(name, "train", args.data_dir), args.split)
-    rows = nuclei.load(CORRECTED.get(name, name), "train", args.data_dir)
-    rows = [row for row in rows if row.image_id in ids]
+    published = nuclei.load(pipeline.DATA_SETS[args.data], "train", args.data_dir)
+    ids = nuclei.training_ids(published, args.split)
+    rows = corrected(args.data, ids, args.data_dir)
     print(f"{run}: {len(rows)} images")
 
     # -- Training, from ImageNet's weights or others ----------------------------------------------

@@ -39,12 +39,10 @@ THRESHOLDS = tuple(sorted({0.3, 0.4, 0.5, 0.6, 0.7, instances.THRESHOLD}))
 def main(argv: list[str] | None = None) -> Path:
     """Train and score the variants as the command line says and return the path of the JSON."""
     args = parse_arguments(argv)
-    name = pipeline.DATA_SETS[args.data]
-    published = nuclei.load(name, "train", args.data_dir)
-    corrected = nuclei.load(presets.CORRECTED.get(name, name), "train", args.data_dir)
+    published = nuclei.load(pipeline.DATA_SETS[args.data], "train", args.data_dir)
     ids = nuclei.training_ids(published, SPLIT)
     held_back = {row.image_id for row in published if on_clear_ground(row)}
-    rows = [row for row in corrected if row.image_id in ids - held_back]
+    rows = presets.corrected(args.data, ids - held_back, args.data_dir)
     parts = {
         "validation": nuclei.validation_rows(published, SPLIT),
         "unknown stain": [row for row in published if row.image_id in ids & held_back],
@@ -64,7 +62,7 @@ def main(argv: list[str] | None = None) -> Path:
         run = args.output / variant.replace(" ", "_")
         if args.overwrite:
             shutil.rmtree(run, ignore_errors=True)
-        runs.prepare_folder(run, json.loads(json.dumps(settings)))
+        runs.prepare_folder(run, runs.as_json(settings))
         if not scored_as_now(run / "scores.json"):
             print(f"{variant}: {len(rows)} images")
             model, history = presets.learn(run, rows, architecture, recipe)

@@ -17,6 +17,7 @@ from benchmarks import ablation_page, exports_table, model_cards, rivals_table
 from benchmarks.presets import recipe_of
 from benchmarks.recipes import VARIANTS
 from benchmarks.runs import (
+    as_json,
     is_by_segment_settings,
     mean,
     segment_settings,
@@ -249,7 +250,7 @@ def recipe_mark(result: dict) -> str:
         dataclasses.asdict(recipe_of(result["preset"], result["split"], further=number > 0))
         for number in range(len(recipes))
     ]
-    if recipes == json.loads(json.dumps(today)):
+    if recipes == as_json(today):
         return ""
     return "†" if len(recipes) > 1 else "*"
 

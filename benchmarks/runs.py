@@ -157,6 +157,11 @@ def write_json(path: Path, content: dict | list) -> None:
     partial.replace(path)
 
 
+def as_json(content: dict | list) -> dict | list:
+    """Content as JSON reads it again, lists for tuples: to be compared with what a file holds."""
+    return json.loads(json.dumps(content))
+
+
 def mean(runs: list[dict], key: str) -> float:
     """Mean of a score over runs."""
     return sum(run[key] for run in runs) / len(runs)

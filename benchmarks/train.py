@@ -7,7 +7,6 @@ writes into `runs/reference-random-seed0/`. Started again, it goes on where it s
 
 import argparse
 import dataclasses
-import json
 import shutil
 import sys
 import time
@@ -41,8 +40,7 @@ def main(argv: list[str] | None = None) -> Path:
         "seed": args.seed,
         "until_accuracy": args.until_accuracy,
     }
-    # Settings as JSON has them, tuples as lists: what is compared on resuming.
-    settings = json.loads(json.dumps(settings))
+    settings = runs.as_json(settings)  # what is compared on resuming
 
     # -- A folder that belongs to this run ----------------------------------------------------
     if args.data == "synthetic":

@@ -78,7 +78,7 @@ def label_tiled(
         out = np.zeros((height, width), "int32")
     else:
         check_out(out, (height, width))
-    stitcher = _Stitcher(rows, columns, overlap)
+    stitcher = _Stitcher(rows, columns)
     tiles = list(itertools.product(range(len(rows.starts)), range(len(columns.starts))))
     for row, column in tqdm(tiles, unit="tile", disable=not progress):
         window = rows.pixels(row), columns.pixels(column)
@@ -96,9 +96,8 @@ def label_tiled(
 class _Stitcher:
     """Draws the nuclei of one tile after the other, and remembers which numbers are the same."""
 
-    def __init__(self, rows: Tiles, columns: Tiles, overlap: int):
+    def __init__(self, rows: Tiles, columns: Tiles):
         self.rows, self.columns = rows, columns
-        self.overlap = overlap
         self.count = 0
         self.links: list[tuple[int, int]] = []  # pairs of numbers of one nucleus
 
@@ -132,7 +131,8 @@ class _Stitcher:
 
     def _is_due(self, box: tuple[slice, slice], place: tuple[int, int], mostly_free: bool) -> bool:
         """Whether a nucleus is this tile's to draw."""
-        if any(side.stop - side.start > self.overlap for side in box):
+        axes = zip(box, (self.rows, self.columns), strict=True)
+        if any(side.stop - side.start > tiles.overlap for side, tiles in axes):
             return True
         owner = self.rows.owner(place[0], box[0]), self.columns.owner(place[1], box[1])
         # Where tiles differ by a pixel, each may take the other for the owner of a nucleus on the

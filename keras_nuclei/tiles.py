@@ -26,6 +26,8 @@ class Tiles:
     """Pixels of the image."""
     tile: int
     """Pixels of a tile."""
+    overlap: int
+    """Pixels that neighbours share, at least."""
     starts: tuple[int, ...]
     """First pixel of each tile. The last tile ends at the end of the image, or past it."""
 
@@ -35,7 +37,7 @@ class Tiles:
         steps = max(math.ceil((length - tile) / grid), 0)  # of the grid, up to the last start
         gaps = math.ceil(steps / ((tile - overlap) // grid)) if steps else 0
         starts = (grid * (steps * index // max(gaps, 1)) for index in range(gaps + 1))
-        return cls(length, tile, tuple(starts))
+        return cls(length, tile, overlap, tuple(starts))
 
     @classmethod
     def cover_evenly(cls, length: int, largest: int, overlap: int, grid: int = 1) -> "Tiles":
@@ -45,7 +47,7 @@ class Tiles:
 
         Example:
             >>> Tiles.cover_evenly(length=100, largest=60, overlap=10)
-            Tiles(length=100, tile=55, starts=(0, 45))
+            Tiles(length=100, tile=55, overlap=10, starts=(0, 45))
         """
         count = len(cls.cover(length, largest, overlap, grid).starts)
         least = math.ceil((length + (count - 1) * overlap) / count / grid) * grid
@@ -77,14 +79,14 @@ class Tiles:
         edges = [start + self.tile + after for start, after in itertools.pairwise(self.starts)]
         return bisect.bisect_right(edges, middle)
 
-    def weights(self, overlap: int) -> list[np.ndarray]:
+    def weights(self) -> list[np.ndarray]:
         """The weight of each tile, float32 `(tile,)`. On each pixel they sum to 1.
 
         From a border inside the image on, 0 for `overlap // 4` pixels, where a model misses what
         lies beyond; then a raised cosine up to where the overlap has as many pixels left.
         """
-        margin = overlap // 4
-        rise = (np.arange(self.tile) + 0.5 - margin) / max(overlap - 2 * margin, 1)
+        margin = self.overlap // 4
+        rise = (np.arange(self.tile) + 0.5 - margin) / max(self.overlap - 2 * margin, 1)
         rise = np.sin(np.pi / 2 * rise.clip(0, 1)) ** 2
         weights = [np.ones(self.tile) for _ in self.starts]
         for weight in weights[1:]:

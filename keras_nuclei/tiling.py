@@ -102,20 +102,15 @@ def predict_tiled(
     if augmentations not in _SYMMETRIES:
         raise ValueError(f"augmentations must be 1, 4 or 8; got {augmentations!r}.")
     require_at_least_one(batch_size=batch_size)
-    row_overlap, column_overlap = (
-        _usual_overlap(fixed or tile_size) if overlap is None else overlap
-        for fixed in (fixed_height, fixed_width)
-    )
-    rows = _cover_on_grid(height, fixed_height, tile_size, row_overlap)
-    columns = _cover_on_grid(width, fixed_width, tile_size, column_overlap)
+    rows = _cover_on_grid(height, fixed_height, tile_size, overlap)
+    columns = _cover_on_grid(width, fixed_width, tile_size, overlap)
     blends: dict[str | None, _Blend] = {}
     for tiles, heads in _predictions(
         image, model, rows, columns, batch_size, _SYMMETRIES[augmentations], progress
     ):
         if not blends:
             outputs = _outputs(out, heads, (height, width))
-            weights = rows.weights(row_overlap), columns.weights(column_overlap)
-            blends = {name: _Blend(outputs[name], rows, columns, *weights) for name in heads}
+            blends = {name: _Blend(outputs[name], rows, columns) for name in heads}
         for name, blend in blends.items():
             # heads may have more tiles: those that filled up the last batch
             for (row, column), prediction in zip(tiles, heads[name], strict=False):
@@ -148,39 +143,24 @@ def _predictions(
             bar.update(len(batch_tiles))
 
 
-def _cover_on_grid(length: int, fixed: int | None, tile_size: int, overlap: int) -> Tiles:
+def _cover_on_grid(length: int, fixed: int | None, tile_size: int, overlap: int | None) -> Tiles:
     """Tiles of the size that the model is fixed to; else as small as that many of them can be."""
     tile = fixed or tile_size
-    grid = _grid(tile)
+    grid = math.gcd(tile, GRID)
+    if overlap is None:  # no more than lets the next tile get ahead
+        overlap = max(0, min(OVERLAP, tile // 2, tile - grid))
     check_overlap(tile, overlap, grid)
     cover = Tiles.cover if fixed else Tiles.cover_evenly
     return cover(length, tile, overlap, grid)
 
 
-def _usual_overlap(tile: int) -> int:
-    """What neighbouring tiles share unless told otherwise: no more than lets them get ahead."""
-    return max(0, min(OVERLAP, tile // 2, tile - _grid(tile)))
-
-
-def _grid(tile: int) -> int:
-    """Of what number of pixels tiles begin at multiples."""
-    return math.gcd(tile, GRID)
-
-
 class _Blend:
     """Adds up weighted tiles of one head, row of tiles by row, and writes what is complete."""
 
-    def __init__(
-        self,
-        out: np.ndarray,
-        rows: Tiles,
-        columns: Tiles,
-        row_weights: list[np.ndarray],
-        column_weights: list[np.ndarray],
-    ):
+    def __init__(self, out: np.ndarray, rows: Tiles, columns: Tiles):
         self.out = out
         self.rows, self.columns = rows, columns
-        self.row_weights, self.column_weights = row_weights, column_weights
+        self.row_weights, self.column_weights = rows.weights(), columns.weights()
         self.row = 0
         self.band = np.zeros((rows.tile, columns.end, out.shape[-1]), "float32")
 

@@ -138,9 +138,7 @@ def test_tiles_cover_and_overlap_and_their_weights_sum_to_one(length, units, gri
     assert all(start % grid == 0 for start in tiles.starts)
     assert all(0 < step <= tile - overlap for step in np.diff(tiles.starts))
     total, margin = np.zeros(tiles.end), overlap // 4
-    for index, (start, weights) in enumerate(
-        zip(tiles.starts, tiles.weights(overlap), strict=True)
-    ):
+    for index, (start, weights) in enumerate(zip(tiles.starts, tiles.weights(), strict=True)):
         total[start : start + tile] += weights
         assert index == 0 or np.all(weights[:margin] == 0)
         assert np.all(weights >= 0)
@@ -188,7 +186,7 @@ def test_tiles_are_as_few_as_can_be_and_then_as_small(length, tile, overlap):
 
 def test_hand_weights():
     # 8 shared pixels: 2 of weight 0, then sin² at 1/8, 3/8, 5/8, 7/8 of 90 degrees.
-    first, last = Tiles.cover(length=24, tile=16, overlap=8).weights(8)
+    first, last = Tiles.cover(length=24, tile=16, overlap=8).weights()
     rise = [0, 0, 0.0380602, 0.3086583, 0.6913417, 0.9619398, 1, 1]
     np.testing.assert_allclose(last, [*rise, *[1] * 8], atol=1e-6)
     np.testing.assert_allclose(first, last[::-1], atol=1e-6)
