@@ -57,6 +57,7 @@ def main(argv: list[str] | None = None) -> Path:
             "preset": PRESET,
             "data": args.data,
             "split": SPLIT,
+            "architecture": architecture,
             "recipe": dataclasses.asdict(recipe),
         }
         run = args.output / variant.replace(" ", "_")

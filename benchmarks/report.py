@@ -241,7 +241,7 @@ def recipe_mark(result: dict) -> str:
     """What the README marks a training with: nothing where all of it is of today's recipe.
 
     A dagger where stages of earlier recipes came before, a star where it is of an earlier recipe
-    alone.
+    alone, or of another network than the preset is now.
     """
     recipes = [
         model_cards.with_crossentropy_weight(stage["recipe"]) for stage in training_stages(result)
@@ -250,7 +250,9 @@ def recipe_mark(result: dict) -> str:
         dataclasses.asdict(recipe_of(result["preset"], result["split"], further=number > 0))
         for number in range(len(recipes))
     ]
-    if recipes == as_json(today):
+    architecture = as_json(PRESETS[result["preset"]].architecture)
+    # Runs from before it was written down are marked by their recipes.
+    if recipes == as_json(today) and result.get("architecture", architecture) == architecture:
         return ""
     return "†" if len(recipes) > 1 else "*"
 
