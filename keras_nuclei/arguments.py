@@ -1,6 +1,8 @@
 """What the command `keras-nuclei` is asked for: its arguments, and the images that they name."""
 
 import argparse
+import functools
+import glob
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,12 +22,15 @@ SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 Number = TypeVar("Number", int, float)
 
 
-def find_images(patterns: Sequence[str], results: set[Path]) -> tuple[list[Path], list[str]]:
+def find_images(
+    patterns: Sequence[str], results_in: Callable[[Path], set[Path]]
+) -> tuple[list[Path], list[str]]:
     """Find the images that patterns name, but for the results of earlier runs among them.
 
     Args:
         patterns: Files, folders, and patterns that the shell has left as they are.
-        results: Absolute paths of the results of earlier runs.
+        results_in: Called once with each folder of images; returns the absolute paths of the
+            results of earlier runs in it.
 
     Returns:
         The images, and of each pattern that names none what is wrong with it.
@@ -34,22 +39,25 @@ def find_images(patterns: Sequence[str], results: set[Path]) -> tuple[list[Path]
         ValueError: If there is no image at all.
 
     Example:
-        >>> find_images(["no/such.tif"], set())
+        >>> find_images(["no/such.tif"], lambda folder: set())
         Traceback (most recent call last):
         ...
         ValueError: Nothing to segment: no/such.tif is neither a file, nor a folder that holds
         images (.tif, .tiff, .png, .jpg, .jpeg, .bmp, .gif, .webp), nor a pattern that any match.
     """
+    results_in = functools.cache(results_in)
     found, failures = [], []
     for pattern in patterns:
         try:
             path = Path(pattern).expanduser()
             if images := [path] if path.is_file() else _images_in(path):
-                found += [image for image in images if image.resolve() not in results]
+                places = {image: image.resolve() for image in images}
+                found += [each for each, at in places.items() if at not in results_in(at.parent)]
             elif path.is_dir() and any(each.is_dir() for each in path.iterdir()):
+                inside = Path(glob.escape(str(path))) / "**" / "*"
                 failures.append(
                     f"{pattern} is a folder that holds no images itself ({', '.join(SUFFIXES)}). "
-                    f"For those in the folders inside it, pass '{path / '**' / '*'}'."
+                    f"For those in the folders inside it, pass '{inside}'."
                 )
             else:
                 failures.append(

@@ -1,6 +1,7 @@
 """The command `keras-nuclei`: segment files and folders of images, without a line of code."""
 
 import argparse
+import contextlib
 import functools
 import logging
 import math
@@ -111,7 +112,9 @@ def _prepare(
     _check_model(arguments.model)
     check_size(arguments.diameter, arguments.scale)
     folder = ResultFolder(arguments.output, _settings(arguments))
-    images, failures = find_images(arguments.images, folder.outputs())
+    images, failures = find_images(
+        arguments.images, lambda path: ResultFolder(path, settings={}).outputs()
+    )
     jobs = name_jobs(images, folder.names())
     overwrite = arguments.overwrite
     folder.check(jobs, overwrite=overwrite)
@@ -186,6 +189,12 @@ def _segment_all(
             other_failures.append(str(error))
         except OSError as error:  # as where a spreadsheet holds the old one open
             other_failures.append(f"{table}.csv: {_explain(error)} Run the same command once more.")
+    if others := folder.others(jobs):
+        some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        _say(
+            f"{folder.path} also holds the results of {len(others)} not named now ({some}), and so "
+            "do its tables. To be without them, choose another folder."
+        )
     _say_failures(f"Of {len(jobs)} images, these failed:", failures)
     _say_failures("Apart from images, these failed:", other_failures)
     return 1 if failures or other_failures else 0
@@ -209,6 +218,7 @@ def _segment_one(
     """Segment one file, write its results, and return a line that sums them up."""
     import pandas as pd
 
+    _require_utf8(job.source)
     before = job.identity()
     pages = read_pages(job.source)
     views = _by_page(lambda page: _nuclear_channel(page, arguments.channel), pages)
@@ -246,6 +256,14 @@ def _segment_one(
         doubt = _doubt(table.equivalent_diameter.median(), arguments.diameter)
         return f"{line}, median area {table.area_px.median():g} pixels{doubt}"
     return f"{line}; if you see some, {_advice(arguments, any(page.ndim == 3 for page in pages))}"
+
+
+def _require_utf8(path: Path) -> None:
+    """Refuse a name that no table could hold before an image is segmented in vain."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError("its name is not encoded as UTF-8: rename it") from None
 
 
 def _doubt(found: float, diameter: float | None) -> str:
@@ -361,5 +379,7 @@ def _list_models() -> int:
 def _say(text: str, file: TextIO | None = None) -> None:
     file = file or sys.stdout
     encoding = file.encoding or "utf-8"  # on Windows not UTF-8, where it is redirected
-    # Keeps the progress bar in one piece, which print would not.
-    tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding), file=file)
+    # The results are still to be written where nobody reads on, as after `| head`.
+    with contextlib.suppress(BrokenPipeError):
+        # Keeps the progress bar in one piece, which print would not.
+        tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding), file=file)

@@ -408,13 +408,15 @@ def _read_planes(array: np.ndarray, axes: str, page: Any, is_imagej: bool) -> li
         array = ~array if array.dtype == bool else (1 << page.bitspersample) - 1 - array
     # ImageJ's palette is how to show intensities; elsewhere it says which colours are meant.
     if page.colormap is not None and not is_imagej:
+        if "S" in axes:  # beside the colour's number, alpha
+            array, axes = array.take(0, axes.index("S")), axes.replace("S", "")
         array, axes = np.moveaxis(page.colormap[:, array], 0, -1), axes + "S"
     channel = next((axis for axis in "SC" if axis in axes), "")
     order = [axes.index(axis) for axis in "YX" + channel]
     pages = [i for i in range(len(axes)) if i not in order]
     array = array.transpose(pages + order)
     array = array.reshape(-1, *array.shape[len(pages) :])
-    if channel == "S" and page.extrasamples:
+    if channel == "S" and page.extrasamples and page.colormap is None:
         array = array[..., _without_alpha(array.shape[-1], page.extrasamples)]
     return [image[..., 0] if image.shape[2:] == (1,) else image for image in array]
 

@@ -68,18 +68,21 @@ def name_jobs(sources: Iterable[Path], earlier: Mapping[Path, str] | None = None
     """Name each image by its file's stem, or by folder, stem and suffix where stems clash.
 
     Equal stems clash, and one with another and a page after it: the overlay of page 1 of `b.tif`
-    and that of `b_page1.png` would be the same file.
+    and that of `b_page1.png` would be the same file. Where the folders are of one name, too, those
+    that they lie in come before them.
 
     Args:
         sources: Files. One that is named twice counts once.
         earlier: Names that images have in the folder of results: see `ResultFolder.names`. They
-            keep them, whatever images come along later.
+            keep them, whatever images come along later. The name of an image that is gone may be
+            taken: it may be the same one, moved.
 
     Returns:
         Jobs in the same order, no two of a name, upper and lower case taken as the same.
 
     Raises:
-        ValueError: If names clash all the same.
+        ValueError: If names clash all the same, as those of files that differ in upper and lower
+            case alone.
 
     Example:
         >>> [job.name for job in name_jobs([Path("day1/a.tif"), Path("day2/a.tif"), Path("b.png")])]
@@ -88,17 +91,45 @@ def name_jobs(sources: Iterable[Path], earlier: Mapping[Path, str] | None = None
     sources = list({source.resolve(): source for source in sources}.values())
     stems = collections.Counter(source.stem.casefold() for source in sources)
     earlier = earlier or {}
-    names = {name.casefold() for name in earlier.values()}
-    paged = {without_page(name) for name in names}
-    names.update(stems)
-    jobs = []
+    known = {name.casefold() for name in earlier.values()}
+    paged = {without_page(name) for name in known}
+    present = {name.casefold() for source, name in earlier.items() if source.exists()}
+    others = known.union(stems)
+    names, clashing = {}, []
     for source in sources:
         stem = source.stem.casefold()
-        clash = stems[stem] > 1 or stem in paged or without_page(stem) in names
-        name = earlier.get(source.resolve(), _long_name(source) if clash else source.stem)
-        jobs.append(Job(source, name))
+        if source.resolve() in earlier:
+            names[source] = earlier[source.resolve()]
+        elif stems[stem] > 1 or stem in present or stem in paged or without_page(stem) in others:
+            clashing.append(source)
+        else:
+            names[source] = source.stem
+    names |= _long_names(clashing, present.union(map(str.casefold, names.values())))
+    jobs = [Job(source, names[source]) for source in sources]
     _refuse_equal_names(jobs)
     return jobs
+
+
+def _long_names(sources: list[Path], taken: set[str]) -> dict[Path, str]:
+    """Folder, stem and suffix of each; more folders where that is another's name or taken."""
+    places = {source: source.resolve() for source in sources}
+    depths = dict.fromkeys(sources, 1)
+    while True:
+        names = {
+            source: "_".join([*place.parts[1:-1][-depths[source] :], place.stem, place.suffix[1:]])
+            for source, place in places.items()
+        }
+        counts = collections.Counter(name.casefold() for name in names.values())
+        unclear = [
+            source
+            for source, name in names.items()
+            if (counts[name.casefold()] > 1 or name.casefold() in taken)
+            and depths[source] < len(places[source].parts)
+        ]
+        if not unclear:
+            return names
+        for source in unclear:
+            depths[source] += 1
 
 
 def _refuse_equal_names(jobs: list[Job]) -> None:
@@ -116,10 +147,6 @@ def without_page(name: str) -> str | None:
     """What comes before `_page` and a number; None where a name does not end like that."""
     match = _PAGE.fullmatch(name)
     return match and match[1]
-
-
-def _long_name(source: Path) -> str:
-    return "_".join([source.resolve().parent.name, source.stem, source.suffix[1:]])
 
 
 def output_names(name: str, num_pages: int = 1) -> dict[str, list[str]]:

@@ -51,8 +51,9 @@ def measure(
     """Measure every nucleus of a label map.
 
     The shape is measured by `skimage.measure.regionprops_table`, whose documentation gives the
-    formulas. The perimeter is its `perimeter_crofton`: of discs half a per cent too long at a
-    radius of 80 pixels, 4 at 10, 11 at 3.
+    formulas. The perimeter is its `perimeter_crofton`: of discs anywhere between the pixels right
+    on the average, with a standard deviation of 0.1 % at a radius of 80 pixels, 0.6 % at 10 and
+    2.3 % at 3.
 
     Args:
         label_map: Integers `(H, W)`: 0 background, each other number one nucleus, in one piece or
@@ -208,7 +209,9 @@ def _checked_image(image: ArrayLike, label_map: np.ndarray) -> np.ndarray:
         )
     if image.ndim == 3 and image.shape[-1] == 1:
         image = image[..., 0]
-    return image.astype("uint8") if image.dtype == bool else image
+    # Too coarse to count with.
+    coarse = {"bool": "uint8", "float16": "float32"}
+    return image.astype(coarse.get(image.dtype.name, image.dtype), copy=False)
 
 
 def _compact(label_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

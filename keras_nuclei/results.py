@@ -21,6 +21,7 @@ TABLES = {"nuclei": "images", "images": "pages"}
 """
 
 _STATE = ".keras_nuclei"
+_RECORDED = {"source", "size", "modified_ns", "outputs", "complete"}
 _REMEDY = "Choose another folder, or allow to replace it with --overwrite."
 _ALL_REMEDY = "Choose another folder, or pass --overwrite, which deletes all those results."
 
@@ -58,6 +59,12 @@ class ResultFolder:
         """The files that the folder's records list as results, as absolute paths."""
         folder = self.path.resolve()
         return {folder / name for record in self._records().values() for name in record["outputs"]}
+
+    def others(self, jobs: Iterable[Job]) -> list[str]:
+        """The names of the images that the folder holds results of beside those of `jobs`."""
+        named = {job.name for job in jobs}
+        records = self._records().items()
+        return [name for name, record in records if record["complete"] and name not in named]
 
     def check(self, jobs: Iterable[Job], *, overwrite: bool) -> None:
         """Refuse what `open` refuses, and change nothing.
@@ -119,7 +126,7 @@ class ResultFolder:
 
     def is_complete(self, job: Job) -> bool:
         """Whether all results of an image are there, of the image as it is now."""
-        record = _read_json(self._record_file(job.name)) or {}
+        record = self._record(job.name) or {}
         return (
             record.get("complete", False)
             and _is_of(record, job)
@@ -137,7 +144,7 @@ class ResultFolder:
             ValueError: If the folder has the results of an image of this name that held something
                 else; or if one of them is not as it was written.
         """
-        record = _read_json(self._record_file(job.name)) or {}
+        record = self._record(job.name) or {}
         if not record.get("complete"):
             return
         if _is_of(record, job):
@@ -171,7 +178,7 @@ class ResultFolder:
             outputs: Names of the files in the folder that will be written. What else was written of
                 it before, as of pages that it no longer has, is deleted.
         """
-        record = _read_json(self._record_file(job.name)) or {}
+        record = self._record(job.name) or {}
         for name in set(record.get("outputs", ())) - set(outputs):
             (self.path / Path(name).name).unlink(missing_ok=True)
         self._write_record(job, outputs, complete=False)
@@ -255,10 +262,15 @@ class ResultFolder:
             record["digests"] = {name: sha256(self.path / name) for name in outputs}
         _write_json(self._record_file(job.name), record)
 
+    def _record(self, name: str) -> dict | None:
+        """What is noted of an image; None where nothing is, or not all that has to be."""
+        record = _read_json(self._record_file(name))
+        return record if record is not None and record.keys() >= _RECORDED else None
+
     def _records(self) -> dict[str, dict]:
         """What is noted of each image, by name and in the order of names."""
         names = sorted(file.stem for file in self._state.glob("images/*.json"))
-        records = {name: _read_json(self._record_file(name)) for name in names}
+        records = {name: self._record(name) for name in names}
         return {name: record for name, record in records.items() if record is not None}
 
     def _holds_results(self) -> bool:
@@ -307,9 +319,12 @@ class ResultFolder:
                 raise ValueError(f"{path} is there already. {_REMEDY}")
 
     def _refuse_other_files(self, job: Job, pages: list[Path]) -> None:
-        if _read_json(self._record_file(job.name)) is not None:
+        if self._record(job.name) is not None:
             return
-        for path in (*self._files(job), *pages):
+        wanted = self.settings.get("formats", ())
+        outputs = output_names(job.name).items()
+        paths = [self.path / name for key, names in outputs if key in wanted for name in names]
+        for path in paths + (pages if "png" in wanted else []):
             if path.exists():
                 raise ValueError(f"{path} is there already. {_REMEDY}")
 

@@ -33,6 +33,9 @@ model sees an image enlarged more than `LARGEST_SCALE` times, it is as much less
 SAMPLED_PIXELS = 2**21
 """About how many pixels of an image, or fewer, decide how its contrast is stretched."""
 
+# Of a wider one, little of a tile would be left between the overlaps.
+_WIDEST_GRID = LARGEST_WHOLE // 8
+
 
 def segment(
     image: Sliceable,
@@ -113,6 +116,8 @@ def segment(
         if diameter is None:
             diameter, seen = estimate(image, model, limits, tile_size)
         scale = model_scale(diameter)
+        if not _is_whole(image, scale, out):
+            scale = _on_pixels(scale)
         as_estimated = scale == augmentations == 1 and threshold == THRESHOLD and out is None
         if seen is not None and as_estimated:
             return seen  # the estimate has labelled it all
@@ -128,9 +133,9 @@ def segment(
         )
         return label_maps(maps, scale=scale, threshold=threshold)
 
-    whole = largest_whole(scale)
-    if image.shape[0] * image.shape[1] <= whole**2 and out is None:
+    if _is_whole(image, scale, out):
         return label(np.asarray(image), progress)
+    whole = largest_whole(scale)
     # Of as many pixels of the model's at least, as of the image's.
     overlap = min(whole // 2, round(256 * whole / LARGEST_WHOLE / min(scale, 1)))
     return label_tiled(
@@ -144,11 +149,21 @@ def segment(
     )
 
 
+def _is_whole(image: Sliceable, scale: float, out: np.ndarray | None) -> bool:
+    """Whether an image is labelled at once, not in tiles."""
+    return out is None and image.shape[0] * image.shape[1] <= largest_whole(scale) ** 2
+
+
+def _on_pixels(scale: float) -> float:
+    """A scale at which the model's halvings begin on pixels: of 1 and less, within 2 % of it."""
+    pixels = round(GRID / scale)
+    return GRID / pixels if scale <= 1 and pixels <= _WIDEST_GRID else scale
+
+
 def _grid(scale: float) -> int:
     """Pixels of the image between places where the model's halvings begin, if those are pixels."""
-    pixels = GRID / scale
-    # Of a wider one, little of a tile would be left between the overlaps.
-    return int(pixels) if pixels.is_integer() and pixels <= LARGEST_WHOLE // 8 else 1
+    pixels = round(GRID / scale)
+    return pixels if pixels <= _WIDEST_GRID and math.isclose(pixels * scale, GRID) else 1
 
 
 def largest_whole(scale: float | None = None) -> int:

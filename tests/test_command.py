@@ -4,6 +4,7 @@ At the end, with models.
 """
 
 import dataclasses
+import io
 import json
 import logging
 import os
@@ -512,9 +513,9 @@ def test_a_page_that_fails_with_little_text_is_named_all_the_same(folder, capsys
 
 
 def test_images_in_the_folders_inside_a_folder_are_hinted_at(folder, capsys):
-    Path("images/day1").mkdir()
-    tifffile.imwrite("images/day1/a.tif", squares(1))
-    error = refuse(capsys, "images", "--output", "out")
+    Path("images [1]/day1").mkdir(parents=True)
+    tifffile.imwrite("images [1]/day1/a.tif", squares(1))
+    error = refuse(capsys, "images [1]", "--output", "out")
     (pattern,) = re.findall(r"folders inside it, pass '(.*)'\.", error)
     assert run(pattern, "--output", "out") == 0
     assert rows_by_image() == {"a": 1}
@@ -758,7 +759,9 @@ def test_what_the_shell_makes_of_a_pattern_beside_the_results(folder):
     assert rows_by_image("images/nuclei.csv") == {"a": 1, "b_labels": 2}
 
 
-@pytest.mark.parametrize("damage", ["no table", "no counts", "a list", "half a record"])
+@pytest.mark.parametrize(
+    "damage", ["no table", "no counts", "a list", "half a record", "an empty record"]
+)
 def test_a_damaged_record_is_made_anew(damage, folder):
     for name in ("a", "b"):
         tifffile.imwrite(f"images/{name}.tif", squares(1))
@@ -769,7 +772,8 @@ def test_a_damaged_record_is_made_anew(damage, folder):
     elif damage == "no counts":
         Path("out/.keras_nuclei/pages/a.csv").unlink()
     else:
-        record.write_text("[]" if damage == "a list" else record.read_text()[:20])
+        half = record.read_text()[:20]
+        record.write_text({"a list": "[]", "an empty record": "{}"}.get(damage, half))
     table = "out/images.csv" if damage == "no counts" else "out/nuclei.csv"
     assert run("images/b.tif", "--output", "out", "--formats", "csv") == 0
     assert rows_by_image(table) == {"b": 1}
@@ -872,6 +876,52 @@ def test_a_model_without_the_heads_is_refused_before_the_first_image(folder, cap
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize("named", ["images", "images/a_labels.tif", "images/*"])
+def test_results_of_another_run_are_no_images(named, folder):
+    tifffile.imwrite("images/a.tif", squares(1))
+    assert run("images", "--output", "images") == 0
+    assert run("images/a.tif", named, "--output", "out", "--scale", 2) == 0
+    assert visible("out") == OUTPUTS
+
+
+def test_images_that_are_not_named_now_are_spoken_of(folder, capsys):
+    for name in ("a", "b"):
+        tifffile.imwrite(f"images/{name}.tif", squares(1))
+    assert run("images", "--output", "out") == 0
+    assert "also holds" not in capsys.readouterr().out
+    Path("images/a.tif").rename("images/c.tif")
+    assert run("images", "--output", "out") == 0
+    assert "out also holds the results of 1 not named now (a)" in capsys.readouterr().out
+    assert rows_by_image() == {"a": 1, "b": 1, "c": 1}
+
+
+def test_nobody_has_to_read_on(folder, monkeypatch):
+    tifffile.imwrite("images/a.tif", squares(1))
+
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    assert run("images", "--output", "out") == 0
+    assert visible("out") == OUTPUTS
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Elsewhere names are always Unicode.")
+def test_a_name_that_is_no_text_fails_before_it_is_segmented(folder, capsys):
+    path = Path("images", os.fsdecode(b"n\xff.tif"))
+    tifffile.imwrite(path, squares(1))
+    assert run("images", "--output", "out", load_segmenter=lambda arguments: not_called) == 1
+    assert "its name is not encoded as UTF-8: rename it" in capsys.readouterr().err
+
+
+def test_files_in_formats_that_are_not_asked_for_are_in_nobodys_way(folder):
+    tifffile.imwrite("images/a.tif", squares(1))
+    Path("images/a.geojson").write_text("precious")
+    assert run("images", "--output", "images", "--formats", "csv") == 0
+    assert Path("images/a.geojson").read_text() == "precious"
+
+
 def test_results_beside_the_images_are_not_segmented(folder):
     tifffile.imwrite("images/a.tif", squares(1))
     for _ in range(2):
@@ -889,9 +939,27 @@ def test_equal_stems(folder):
     assert pd.read_csv("out/nuclei.csv").image.tolist() == expected
 
 
+def test_equal_names_in_folders_of_equal_names(folder):
+    places = ["images/A/dapi/1.tif", "images/B/dapi/1.tif", "images/B/dapi/2.tif"]
+    for place in places:
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(place, squares(1))
+    assert run("images/**/*", "--output", "out", "--formats", "csv") == 0
+    assert list(rows_by_image()) == ["2", "A_dapi_1_tif", "B_dapi_1_tif"]
+    # What comes later takes no name that another image has.
+    for place in ("images/C/dapi/2.tif", "more/C/dapi/2.tif"):
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(place, squares(2))
+        assert run(place, "--output", "out", "--formats", "csv") == 0
+    expected = {"2": 1, "A_dapi_1_tif": 1, "B_dapi_1_tif": 1, "C_dapi_2_tif": 2, "dapi_2_tif": 2}
+    assert rows_by_image() == expected
+    assert run("images/**/*", "more/**/*", "--output", "out", "--formats", "csv") == 0
+    assert rows_by_image() == expected
+
+
 def test_names_that_clash_all_the_same():
     with pytest.raises(ValueError, match="the same name"):
-        name_jobs([Path("x/day/A.tif"), Path("y/day/a.tif")])
+        name_jobs([Path("x/day/A.tif"), Path("x/day/a.tif")])
     assert len(name_jobs([Path("a.tif"), Path("./a.tif")])) == 1
 
 

@@ -377,6 +377,15 @@ def test_palette_of_a_tiff(tmp_path):
     same(read_image(tmp_path / "a.tif"), expected)
 
 
+def test_alpha_beside_a_palette_in_a_tiff_is_left_out(tmp_path):
+    picture = Image.new("P", (3, 2), 1)
+    picture.putpalette([0, 0, 0, 200, 100, 50])
+    picture.convert("PA").save(tmp_path / "a.tif")
+    read = read_image(tmp_path / "a.tif")
+    assert read.shape == (2, 3, 3)
+    np.testing.assert_array_equal(read[0, 0] >> 8, [200, 100, 50])  # palettes of TIFF have 16 bits
+
+
 # Reading: what is broken
 
 

@@ -120,6 +120,15 @@ def test_huge_labels_take_no_memory():
     assert measure(np.array([[2**40, 3]])).area_px.to_dict() == {3: 1, 2**40: 1}
 
 
+def test_of_float16_sums_are_exact():
+    # Their mean is 1000.2; float16 knows 1000 and 1000.5.
+    image = np.full((50, 50), 1000, "float16")
+    image[:10] = 1001
+    table = measure(np.ones((50, 50), int), image)
+    assert table.intensity_sum.item() == pytest.approx(2000 * 1000 + 500 * 1001)
+    assert table.intensity_mean.item() == pytest.approx(1000.2)
+
+
 def test_images_of_any_dtype():
     label_map = np.array([[1, 1, 0]])
     for image in (np.array([[True, False, True]]), np.array([[1, 0, 9]], "uint16")):

@@ -145,6 +145,24 @@ def test_tiles_of_a_crowded_image_begin_where_the_model_halves_it(monkeypatch):
     assert keras_nuclei.scores.average_precision([match], 0.9) > 0.95
 
 
+def test_a_size_that_is_said_is_rounded_to_where_tiles_can_begin(monkeypatch):
+    # Of 67 pixels a nucleus is to be seen at 50: 0.75 times as large. 32/43 is nearest of those at
+    # which 32 pixels of the model's are whole ones of the image.
+    def model(batch):
+        return dict.fromkeys(("foreground", "distance"), np.zeros((*batch.shape[:3], 1), "float32"))
+
+    monkeypatch.setattr(segmentation, "LARGEST_WHOLE", 512)
+    grids, label_tiled = [], segmentation.label_tiled
+    monkeypatch.setattr(
+        segmentation,
+        "label_tiled",
+        lambda *args, **options: grids.append(options["grid"]) or label_tiled(*args, **options),
+    )
+    for size in (500, 700):
+        keras_nuclei.segment(np.zeros((size, size), "uint8"), model, diameter=67)
+    assert grids == [43]
+
+
 def test_all_pixels_that_decide_the_contrast_fit_into_a_tile(monkeypatch):
     taken = []
 
