@@ -93,7 +93,7 @@ RECIPES = {
     "nuclei_small": Recipe(epochs=40),
     # 0.3 to 0.9 seconds a step on two cores. What each run took, on what, and how it scored is in
     # its JSON.
-    "nuclei_base": Recipe(epochs=110),
+    "nuclei_base": Recipe(epochs=80),
 }
 
 FURTHER_LEARNING_RATE = 1e-3

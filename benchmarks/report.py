@@ -42,7 +42,7 @@ OTHER_RECIPES = {
     "three_quarters": "three quarters cross-entropy, longer",
     "cross_entropy": "cross-entropy alone",
     "stages": "earlier ones, in stages",
-    "efficientnet_lite2_80_epochs": "EfficientNet-Lite2 as encoder, shorter",
+    "efficientnet_lite0": "EfficientNet-Lite0 as encoder, longer",
 }
 """What the README calls them, by the end of the names of their results."""
 

@@ -38,7 +38,7 @@ class Preset:
 
 PRESETS = {
     "nuclei_small": Preset(
-        description="For where memory and time are short; a quarter of the size of nuclei_base.",
+        description="For where memory and time are short; a sixth of the size of nuclei_base.",
         architecture={
             "encoder": "efficientnet_lite0",
             "heads": {"foreground": 1, "distance": 1},
@@ -56,7 +56,7 @@ PRESETS = {
     "nuclei_base": Preset(
         description="Fluorescence, stained tissue and brightfield; images of any size.",
         architecture={
-            "encoder": "efficientnet_lite0",
+            "encoder": "efficientnet_lite2",
             "heads": {"foreground": 1, "distance": 1},
             "encoder_depth": 5,
             "decoder_filters": (128, 64, 48, 32),
@@ -64,9 +64,9 @@ PRESETS = {
             "upsampling": "nearest",
         },
         file="nuclei_base.npz",
-        sha256="27a6fbdbcd9cf21586ece45966d4df27bfd961ce5ed778203eeb1bbfe06f382c",
+        sha256="1d939c9d436ecaaa5770023b59cb4895ffe35d1ef76d75685abd940e2888b596",
         graph="nuclei_base.onnx",
-        graph_sha256="362221aec21c796b905f89a0f2e03dc193c15abc94f28d9bd97e67074bcdcec3",
+        graph_sha256="cd2e77b07c4e4bb8812adb1ae71b7df426babd9730bd4e7fbbcae8c2a922278f",
         card="nuclei_base.md",
     ),
 }

@@ -713,7 +713,7 @@ def test_a_run_is_trained_on_by_one_of_the_same_split_alone(tiny, tmp_path, monk
         (["--split", "random", "--from_run", run, "--overwrite"], "another folder as --output"),
         (
             ["--split", "random", "--from_run", first, "--encoder", "efficientnet_lite1"],
-            r"as the network .*lite0.* trained on as .*lite1.* the --encoder that it was trained",
+            r"as the network .*lite2.* trained on as .*lite1.* the --encoder that it was trained",
         ),
     ):
         with pytest.raises(SystemExit, match=message):
