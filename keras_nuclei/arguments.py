@@ -51,8 +51,8 @@ def find_images(
         try:
             path = Path(pattern).expanduser()
             if images := [path] if path.is_file() else _images_in(path):
-                places = {image: image.resolve() for image in images}
-                found += [each for each, at in places.items() if at not in results_in(at.parent)]
+                places = zip(images, map(Path.resolve, images), strict=True)
+                found += [image for image, at in places if at not in results_in(at.parent)]
             elif path.is_dir() and any(each.is_dir() for each in path.iterdir()):
                 inside = Path(glob.escape(str(path))) / "**" / "*"
                 failures.append(

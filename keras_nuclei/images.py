@@ -406,9 +406,12 @@ def _read_planes(array: np.ndarray, axes: str, page: Any, is_imagej: bool) -> li
     if photometric == "MINISWHITE" and array.dtype.kind in "bu" and not is_imagej:
         # Of 12 bits in 16, say, those count that the file says are used.
         array = ~array if array.dtype == bool else (1 << page.bitspersample) - 1 - array
+    if page.extrasamples and "S" in axes:
+        samples = _without_alpha(array.shape[axes.index("S")], page.extrasamples)
+        array = array.take(samples, axes.index("S"))
     # ImageJ's palette is how to show intensities; elsewhere it says which colours are meant.
     if page.colormap is not None and not is_imagej:
-        if "S" in axes:  # beside the colour's number, alpha
+        if "S" in axes:  # the colour's number comes first
             array, axes = array.take(0, axes.index("S")), axes.replace("S", "")
         array, axes = np.moveaxis(page.colormap[:, array], 0, -1), axes + "S"
     channel = next((axis for axis in "SC" if axis in axes), "")
@@ -416,8 +419,6 @@ def _read_planes(array: np.ndarray, axes: str, page: Any, is_imagej: bool) -> li
     pages = [i for i in range(len(axes)) if i not in order]
     array = array.transpose(pages + order)
     array = array.reshape(-1, *array.shape[len(pages) :])
-    if channel == "S" and page.extrasamples and page.colormap is None:
-        array = array[..., _without_alpha(array.shape[-1], page.extrasamples)]
     return [image[..., 0] if image.shape[2:] == (1,) else image for image in array]
 
 

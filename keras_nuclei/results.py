@@ -6,7 +6,7 @@ one that somebody has edited is told from our own. A folder belongs to one setti
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from keras_nuclei.export import atomic_path
@@ -322,9 +322,7 @@ class ResultFolder:
         if self._record(job.name) is not None:
             return
         wanted = self.settings.get("formats", ())
-        outputs = output_names(job.name).items()
-        paths = [self.path / name for key, names in outputs if key in wanted for name in names]
-        for path in paths + (pages if "png" in wanted else []):
+        for path in self._files(job, wanted) + (pages if "png" in wanted else []):
             if path.exists():
                 raise ValueError(f"{path} is there already. {_REMEDY}")
 
@@ -339,8 +337,15 @@ class ResultFolder:
                     "results."
                 )
 
-    def _files(self, job: Job) -> list[Path]:
-        return [self.path / name for names in output_names(job.name).values() for name in names]
+    def _files(self, job: Job, formats: Collection[str] | None = None) -> list[Path]:
+        """The files of an image, in some formats or in all."""
+        names = output_names(job.name)
+        return [
+            self.path / name
+            for key in names
+            if formats is None or key in formats
+            for name in names[key]
+        ]
 
 
 def _is_of(record: dict, job: Job) -> bool:

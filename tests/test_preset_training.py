@@ -856,7 +856,7 @@ def test_trainings_are_marked_by_the_recipe_that_they_are_of():
     assert report.recipe_mark(training(earliest)) == "*"
     network = PRESETS["nuclei_base"].architecture
     for other, mark in (({}, ""), ({"encoder": "efficientnet_lite1"}, "*")):
-        architecture = json.loads(json.dumps({**network, **other}))
+        architecture = runs.as_json({**network, **other})
         assert report.recipe_mark(training(today, architecture=architecture)) == mark
     # So it was told before there was a number.
     for name, mark in (("binary_crossentropy", "*"), ("binary_crossentropy_dice", "")):
