@@ -1,6 +1,7 @@
 """What the command `keras-nuclei` is asked for: its arguments, and the images that they name."""
 
 import argparse
+import fnmatch
 import functools
 import glob
 import math
@@ -27,6 +28,8 @@ def find_images(
 ) -> tuple[list[Path], list[str]]:
     """Find the images that patterns name, but for the results of earlier runs among them.
 
+    Hidden files, and those in hidden folders, are left out where neither is named.
+
     Args:
         patterns: Files, folders, and patterns that the shell has left as they are.
         results_in: Called once with each folder of images; returns the absolute paths of the
@@ -48,8 +51,11 @@ def find_images(
     results_in = functools.cache(results_in)
     found, failures = [], []
     for pattern in patterns:
+        if not pattern:  # as of a variable that is not set; Path takes it for the folder one is in
+            failures.append("'' is the name of no file and no folder.")
+            continue
         try:
-            path = Path(pattern).expanduser()
+            path = _at(pattern)
             if images := [path] if path.is_file() else _images_in(path):
                 places = zip(images, map(Path.resolve, images), strict=True)
                 found += [image for image, at in places if at not in results_in(at.parent)]
@@ -74,6 +80,12 @@ def find_images(
     return found, failures
 
 
+def _at(name: str) -> Path:
+    """What a name leads to: the shell has left ~ as it is in a pattern, and after an =."""
+    path = Path(name)
+    return path if path.exists() else path.expanduser()
+
+
 def _images_in(path: Path) -> list[Path]:
     """The images in a folder, or those that match a pattern."""
     candidates = path.iterdir() if path.is_dir() else _expand(path)
@@ -82,8 +94,15 @@ def _images_in(path: Path) -> list[Path]:
         for candidate in sorted(candidates)
         if candidate.suffix.lower() in SUFFIXES
         and candidate.is_file()
-        and not candidate.name.startswith(".")
+        and not _is_hidden(candidate, path)
     ]
+
+
+def _is_hidden(candidate: Path, pattern: Path) -> bool:
+    """Whether a file or a folder around it is hidden, and was not asked for by its dot."""
+    asked = [part for part in pattern.parts if part.startswith(".")]
+    hidden = [part for part in candidate.parts if part.startswith(".")]
+    return not all(any(fnmatch.fnmatch(part, each) for each in asked) for part in hidden)
 
 
 def _expand(pattern: Path) -> Iterable[Path]:
@@ -176,8 +195,10 @@ def _number(text: str, kind: Callable[[str], Number]) -> Number:
 
 
 def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("must be the name of a folder; got ''")
     try:
-        return Path(text).expanduser()  # after an =, shells leave ~ as it is
+        return _at(text)
     except RuntimeError as error:  # there is no such home
         raise argparse.ArgumentTypeError(f"{error} Got {text!r}.") from None
 

@@ -223,8 +223,8 @@ def _segment_one(
     pages = read_pages(job.source)
     views = _by_page(lambda page: _nuclear_channel(page, arguments.channel), pages)
     label_maps = _by_page(lambda view: np.asarray(segmenter(view)), views)
-    if all(map(_is_grey_in_colour, pages)):
-        pages = [page[..., 0] for page in pages]
+    if all(page.ndim == 2 or _is_grey_in_colour(page) for page in pages):
+        pages = [page if page.ndim == 2 else page[..., 0] for page in pages]
     measure_page = functools.partial(measure, pixel_size=arguments.pixel_size)
     tables, counts = [], []
     for number, table in enumerate(_by_page(measure_page, label_maps, pages), start=1):

@@ -5,6 +5,7 @@
 """
 
 import contextlib
+import itertools
 import logging
 import math
 import threading
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from keras_nuclei.typing import ArrayLike, FilePath
+from keras_nuclei.typing import ArrayLike, FilePath, Sliceable
+from keras_nuclei.validation import require_finite, require_unmasked
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -26,8 +28,8 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SLIDE_KINDS = ("avs", "bif", "eer", "ndpi", "philips", "qpi", "scn", "svs")
 # Colours of printing and of perception, which TIFF allows. Taken for RGB they would mislead.
 _OTHER_COLOURS = ("SEPARATED", "CIELAB", "ICCLAB", "ITULAB", "LOGLUV")
-# Percentiles come from a grid of at least this many pixels, where there are four times as many.
-_SAMPLED_PIXELS = 2**20
+# Percentiles come from a grid of the pixels, no closer than it takes to have no more than so many.
+_MOST_SAMPLED = 2**22
 _PILLOW_SETTINGS = threading.Lock()
 # PLANARCONFIG.SEPARATE of tifffile, and of TIFF: red, green and blue lie one after another.
 _PLANAR = 2
@@ -142,7 +144,8 @@ def contrast_limits(
         high: Percentile that becomes 255; up to 100.
 
     Returns:
-        The two intensities, in the units of the image; equal only if the image is constant.
+        The two intensities, in the units of the image; equal only if the image, or what
+        `contrast_sample` takes of it, is constant.
 
     Raises:
         TypeError: As `normalize`.
@@ -158,6 +161,31 @@ def contrast_limits(
             f"Percentiles must be 0 <= low < high <= 100; got low={low} and high={high}."
         )
     return _limits(_checked(image), low, high)
+
+
+def contrast_sample(image: Sliceable) -> np.ndarray:
+    """The pixels whose intensities decide how the contrast of an image is stretched.
+
+    Args:
+        image: `(H, W)` or `(H, W, C)`; larger than memory, if need be.
+
+    Returns:
+        The image, or, of more than 4 million pixels, those of every second, third ... row and
+        column: as few of them as it takes to be no more. The `contrast_limits` of it are those of
+        the image.
+
+    Example:
+        >>> import numpy as np
+        >>> contrast_sample(np.zeros((5000, 4000), "uint8")).shape
+        (1250, 1000)
+    """
+    height, width = image.shape[:2]
+    step = next(
+        step
+        for step in itertools.count(1)
+        if math.ceil(height / step) * math.ceil(width / step) <= _MOST_SAMPLED
+    )
+    return np.asarray(image[::step, ::step] if step > 1 else image)
 
 
 def normalize(
@@ -189,8 +217,8 @@ def normalize(
 
     Raises:
         TypeError: If the values are not real numbers.
-        ValueError: If the shape is none of those above, there are no pixels, a value is NaN or
-            infinite, or percentiles or limits are not in order.
+        ValueError: If the shape is none of those above, there are no pixels, a value is NaN,
+            infinite or masked, or percentiles or limits are not in order.
 
     Example:
         >>> import numpy as np
@@ -233,8 +261,7 @@ def _stretch(values: np.ndarray, start: float, stop: float) -> np.ndarray:
 
 def _limits(image: np.ndarray, low: float, high: float) -> tuple[float, float]:
     """Percentiles by rank, which are the same of a grey image and of three copies of it."""
-    step = max(1, math.isqrt(image.shape[0] * image.shape[1] // _SAMPLED_PIXELS))
-    values = image[::step, ::step].ravel()
+    values = contrast_sample(image).ravel()
     # Rounded, since 0.998 * 1000 is a little more than 998.
     ranks = [max(1, math.ceil(round(values.size * p / 100, 6))) for p in (low, high)]
     if image.dtype in (np.uint8, np.uint16):
@@ -243,12 +270,13 @@ def _limits(image: np.ndarray, low: float, high: float) -> tuple[float, float]:
         indices = [rank - 1 for rank in ranks]
         start, stop = np.partition(values, indices)[indices]
     if start == stop:
-        start, stop = image.min(), image.max()
+        start, stop = values.min(), values.max()
     return float(start), float(stop)
 
 
 def _checked(image: ArrayLike) -> np.ndarray:
     """`(H, W)` or `(H, W, 3)` of finite real numbers; bool as uint8, float16 as float32."""
+    require_unmasked(image)
     image = np.asarray(image)
     if image.dtype.kind not in "buif":
         raise TypeError(
@@ -262,21 +290,12 @@ def _checked(image: ArrayLike) -> np.ndarray:
         )
     if image.size == 0:
         raise ValueError(f"An image must have pixels; got the shape {image.shape}.")
-    if image.dtype.kind == "f":
-        image = _finite(image)
+    require_finite(image)
+    if image.dtype == np.float16:
+        image = image.astype("float32")
     if image.ndim == 3:
         image = image[..., 0] if image.shape[-1] == 1 else image[..., :3]
     return image.view("uint8") if image.dtype == bool else image
-
-
-def _finite(image: np.ndarray) -> np.ndarray:
-    num_bad = image.size - np.count_nonzero(np.isfinite(image))
-    if num_bad:
-        raise ValueError(
-            f"{num_bad} of {image.size} values of the image are NaN or infinite. Replace them "
-            "first, for instance with np.nan_to_num(image, posinf=..., neginf=...)."
-        )
-    return image.astype("float32") if image.dtype == np.float16 else image
 
 
 def _advice(shape: tuple[int, ...]) -> str:

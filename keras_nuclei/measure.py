@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_nuclei.images import contrast_limits, normalize
 from keras_nuclei.typing import ArrayLike
-from keras_nuclei.validation import as_label_map
+from keras_nuclei.validation import as_label_map, require_unmasked
 
 if TYPE_CHECKING:
     import pandas
@@ -62,8 +62,8 @@ def measure(
             image as read, not as normalized, to compare intensities between images.
         pixel_size: Height of a pixel in micrometres, or `(height, width)`; None leaves
             `area_um2` out.
-        properties: Which measures of the shape to take, of `SHAPE_PROPERTIES`. All of them but
-            `"solidity"` by default, which takes half as long again.
+        properties: Which measures of the shape to take, of those below from `"perimeter"` on. All
+            of them but `"solidity"` by default, which takes half as long again.
 
     Returns:
         A `pandas.DataFrame`, a row per nucleus in the order of labels, the index `label` (int64).
@@ -86,8 +86,8 @@ def measure(
     Raises:
         TypeError: If the label map does not hold integers, or the image no real numbers, or
             `properties` is a string.
-        ValueError: If shapes don't fit, a label is negative, there are no pixels, `pixel_size` is
-            not above 0, or a property is unknown.
+        ValueError: If shapes don't fit, a label is negative or above int64, there are no pixels,
+            pixels of the image are masked, `pixel_size` is not above 0, or a property is unknown.
 
     Example:
         >>> import numpy as np
@@ -115,6 +115,11 @@ def measure(
         raise ValueError(f"A label map must have pixels; got the shape {label_map.shape}.")
     if image is not None:
         image = _checked_image(image, label_map)
+    if label_map.max() > np.iinfo("int64").max:
+        raise ValueError(
+            f"The table holds labels to {np.iinfo('int64').max}; got {label_map.max()}. Renumber "
+            "them with skimage.segmentation.relabel_sequential."
+        )
     labels, compact = _compact(label_map)
     wanted = ["area", "centroid", "bbox", *(_SHAPE_PROPERTIES[name] for name in properties)]
     wanted += [] if image is None else _INTENSITIES
@@ -199,6 +204,7 @@ def overlay(
 
 
 def _checked_image(image: ArrayLike, label_map: np.ndarray) -> np.ndarray:
+    require_unmasked(image)
     image = np.asarray(image)
     if image.dtype.kind not in "buif":
         raise TypeError(f"An image must hold bool, integers or floats; got dtype {image.dtype}.")

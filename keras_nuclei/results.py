@@ -264,8 +264,9 @@ class ResultFolder:
 
     def _record(self, name: str) -> dict | None:
         """What is noted of an image; None where nothing is, or not all that has to be."""
-        record = _read_json(self._record_file(name))
-        return record if record is not None and record.keys() >= _RECORDED else None
+        record = _read_json(self._record_file(name)) or {}
+        whole = record.keys() >= _RECORDED and isinstance(record["outputs"], list)
+        return record if whole else None
 
     def _records(self) -> dict[str, dict]:
         """What is noted of each image, by name and in the order of names."""

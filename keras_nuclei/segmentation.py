@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_nuclei.diameters import LARGEST_SCALE, check_size, estimate, model_scale
-from keras_nuclei.images import contrast_limits, normalize
+from keras_nuclei.images import contrast_limits, contrast_sample, normalize
 from keras_nuclei.instances import THRESHOLD
 from keras_nuclei.maps import (
     as_model_takes,
@@ -24,14 +24,11 @@ from keras_nuclei.stitching import check_out, label_tiled
 from keras_nuclei.tiles import image_shape
 from keras_nuclei.tiling import GRID
 from keras_nuclei.typing import Sliceable
-from keras_nuclei.validation import require_number
+from keras_nuclei.validation import require_finite, require_number, require_unmasked
 
 LARGEST_WHOLE = 2048
 """Images of more pixels than this squared are labelled in tiles of this height and width. Where the
 model sees an image enlarged more than `LARGEST_SCALE` times, it is as much less."""
-
-SAMPLED_PIXELS = 2**21
-"""About how many pixels of an image, or fewer, decide how its contrast is stretched."""
 
 # Of a wider one, little of a tile would be left between the overlaps.
 _WIDEST_GRID = LARGEST_WHOLE // 8
@@ -87,8 +84,8 @@ def segment(
 
     Raises:
         TypeError: If the values of the image, or an argument, are not real numbers.
-        ValueError: If the image has another shape, or NaN; if an argument is out of its range; if
-            the model lacks a head, or takes grey images and this one is none.
+        ValueError: If the image has another shape, NaN, or masked pixels; if an argument is out of
+            its range; if the model lacks a head, or takes grey images and this one is none.
 
     Example:
         >>> import numpy as np
@@ -240,7 +237,8 @@ def _as_image(image: Sliceable) -> Sliceable:
             f"image must be an array; got {image!r}. If that is a path, read it first: "
             "keras_nuclei.images.read_image(path). The image comes before the model."
         )
-    if not hasattr(image, "shape"):
+    require_unmasked(image)
+    if not hasattr(image, "shape") or hasattr(image, "iloc"):  # which slices rows and columns
         image = np.asarray(image)
     image_shape(image, grey=True)
     return image
@@ -257,23 +255,15 @@ def _require_finite(image: Sliceable) -> None:
     starts = (range(0, length, LARGEST_WHOLE) for length in image.shape[:2])
     for top, left in itertools.product(*starts):
         window = slice(top, top + LARGEST_WHOLE), slice(left, left + LARGEST_WHOLE)
-        finite = np.isfinite(np.asarray(image[window]))
-        if not finite.all():
-            row, column, *_ = np.argwhere(~finite)[0]
-            raise ValueError(
-                f"The image holds NaN or infinity, first seen in row {top + row}, column "
-                f"{left + column}. Replace it first, for instance with "
-                "np.nan_to_num(image, posinf=..., neginf=...)."
-            )
+        require_finite(np.asarray(image[window]), top, left)
 
 
 def _limits(image: Sliceable, model: keras.Model | Callable) -> tuple[float, float]:
-    """`contrast_limits` of an image that may be larger than memory: of a grid of its pixels.
+    """`contrast_limits` of an image that may be larger than memory, by the pixels that decide them.
 
-    By the same grid, colour is refused where the model takes grey images, before the first tile.
+    By the same pixels, colour is refused where the model takes grey images, before the first tile.
     """
-    step = math.ceil(math.sqrt(math.prod(image.shape[:2]) / SAMPLED_PIXELS))
-    sample = np.asarray(image[::step, ::step] if step > 1 else image)
+    sample = contrast_sample(image)
     limits = contrast_limits(sample)
     if sample.ndim == 3:
         as_model_takes(sample[..., :3], model)  # without alpha

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from keras_nuclei.tiles import Tiles, check_overlap, image_shape
 from keras_nuclei.typing import Sliceable, Tensor
-from keras_nuclei.validation import require_at_least_one
+from keras_nuclei.validation import require_at_least_one, require_finite
 
 GRID = 32
 """Tiles start on the grid that the five halvings of most encoders make. Off it, the same pixels
@@ -191,12 +191,7 @@ def _read(image: Sliceable, rows: Tiles, row: int, columns: Tiles, column: int) 
     tile = np.asarray(image[window])
     if tile.dtype.kind not in "buif":
         raise TypeError(f"The image must hold real numbers; its dtype is {tile.dtype}.")
-    if tile.dtype.kind == "f" and not np.isfinite(tile).all():
-        y, x, _ = np.argwhere(~np.isfinite(tile))[0]
-        raise ValueError(
-            f"The image holds NaN or infinity, first seen in row {window[0].start + y}, column "
-            f"{window[1].start + x}. Replace it, for example with numpy.nan_to_num."
-        )
+    require_finite(tile, window[0].start, window[1].start)
     missing = rows.tile - tile.shape[0], columns.tile - tile.shape[1]
     return np.pad(tile, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="reflect")
 

@@ -1,4 +1,4 @@
-"""Checks of what users pass: masks, labels and predictions, compiled or not; label maps."""
+"""Checks of what users pass: masks, labels and predictions, compiled or not; images; label maps."""
 
 from typing import Any
 
@@ -227,6 +227,52 @@ def check_logits(y_pred: Tensor) -> Tensor:
     """`check_or_flag` whether predictions hold no NaN."""
     valid = ops.logical_not(ops.any(ops.isnan(ops.cast(y_pred, "float32"))))
     return check_or_flag(valid, "Predictions hold NaN. The model has diverged or its input has.")
+
+
+def require_finite(image: np.ndarray, top: int = 0, left: int = 0) -> None:
+    """Refuse NaN and infinity in an image, or in a part of one.
+
+    Args:
+        image: `(H, W)` or `(H, W, C)`, real numbers.
+        top: Row of the whole image where the part begins.
+        left: Column where it begins.
+
+    Raises:
+        ValueError: If there are some. Says where the first is.
+
+    Example:
+        >>> require_finite(np.array([[0, 1], [np.nan, 3]]), top=100)
+        Traceback (most recent call last):
+        ...
+        ValueError: The image holds NaN or infinity, first seen in row 101, column 0. Replace it
+        first, for instance with np.nan_to_num(image, posinf=..., neginf=...).
+    """
+    if image.dtype.kind != "f" or (finite := np.isfinite(image)).all():
+        return
+    row, column, *_ = np.argwhere(~finite)[0]
+    raise ValueError(
+        f"The image holds NaN or infinity, first seen in row {top + row}, column {left + column}. "
+        "Replace it first, for instance with np.nan_to_num(image, posinf=..., neginf=...)."
+    )
+
+
+def require_unmasked(image: ArrayLike) -> None:
+    """Refuse a masked array some of whose pixels are masked: as an array they'd be as the others.
+
+    Args:
+        image: Of any kind.
+
+    Raises:
+        ValueError: If it is one.
+
+    Example:
+        >>> require_unmasked(np.ma.masked_greater([[1, 2]], 5))  # none is masked
+    """
+    if np.ma.is_masked(image):
+        raise ValueError(
+            "The image is a masked array, and all pixels count here, those behind the mask too. "
+            "Say what to see in their place: pass image.filled(value)."
+        )
 
 
 def as_label_map(label_map: ArrayLike, name: str = "label_map") -> np.ndarray:

@@ -162,6 +162,17 @@ def test_a_stack_with_a_colour_is_in_colour_on_all_pages(folder):
     assert table.intensity_mean_1.tolist() == [100, 50]
 
 
+def test_a_stack_is_grey_whichever_of_its_pages_are_stored_in_colour(folder):
+    grey = squares(1, "uint8")
+    with tifffile.TiffWriter("images/a.tif") as writer:
+        writer.write(grey)
+        writer.write(np.stack([grey] * 3, -1), photometric="rgb")
+    assert run("images", "--output", "out") == 0
+    table = pd.read_csv("out/nuclei.csv")
+    assert "intensity_mean_0" not in table
+    assert table.intensity_mean.tolist() == [100, 100]
+
+
 def test_planes_of_colour_that_may_be_pages_are_spoken_of(folder, capsys):
     stack = np.stack([squares(2)] * 4)
     tifffile.imwrite("images/planes.tif", stack, photometric="rgb", planarconfig="separate")
@@ -452,7 +463,7 @@ def test_a_bad_file_does_not_stop_the_rest(folder, capsys):
     assert "Of 4 images, these failed:" in errors
     assert "b.tif can't be read" in errors
     assert "b.tif: images" not in errors  # its path once
-    assert "16 of 16 values" in errors
+    assert "The image holds NaN or infinity, first seen in row 0, column 0" in errors
     assert pd.read_csv("out/nuclei.csv").image.tolist() == ["a", "d", "d"]
 
 
@@ -479,7 +490,7 @@ def test_failures_say_what_they_are(error, text, folder, capsys):
 @pytest.mark.parametrize(
     ("bad", "options", "message"),
     [
-        (np.full((12, 22), np.nan, "float32"), [], "page 4 of 5: 264 of 264 values"),
+        (np.full((12, 22), np.nan, "float32"), [], "page 4 of 5: The image holds NaN"),
         (np.zeros((12, 22, 2), "uint8"), [], "page 4 of 5: it has 2 channels; say which one"),
         (squares(2), ["--channel", 1], "page 1 of 5: it is grey: it has no channel 1"),
     ],
@@ -760,7 +771,8 @@ def test_what_the_shell_makes_of_a_pattern_beside_the_results(folder):
 
 
 @pytest.mark.parametrize(
-    "damage", ["no table", "no counts", "a list", "half a record", "an empty record"]
+    "damage",
+    ["no table", "no counts", "a list", "half a record", "an empty record", "no list of files"],
 )
 def test_a_damaged_record_is_made_anew(damage, folder):
     for name in ("a", "b"):
@@ -772,8 +784,14 @@ def test_a_damaged_record_is_made_anew(damage, folder):
     elif damage == "no counts":
         Path("out/.keras_nuclei/pages/a.csv").unlink()
     else:
-        half = record.read_text()[:20]
-        record.write_text({"a list": "[]", "an empty record": "{}"}.get(damage, half))
+        whole = record.read_text()
+        damaged = {
+            "a list": "[]",
+            "half a record": whole[:20],
+            "an empty record": "{}",
+            "no list of files": whole.replace("[]", "null"),
+        }
+        record.write_text(damaged[damage])
     table = "out/images.csv" if damage == "no counts" else "out/nuclei.csv"
     assert run("images/b.tif", "--output", "out", "--formats", "csv") == 0
     assert rows_by_image(table) == {"b": 1}
@@ -884,6 +902,36 @@ def test_results_of_another_run_are_no_images(named, folder):
     assert visible("out") == OUTPUTS
 
 
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("images/**/*", {"b": 1}),
+        ("images/.trash/*", {"a": 1}),
+        ("images/.t*/*", {"a": 1}),
+        ("images/*/.*", {"_c": 1}),
+    ],
+)
+def test_what_is_hidden_has_to_be_named(pattern, expected, folder):
+    for name in ("images/.trash/a.tif", "images/day1/b.tif", "images/day1/.c.tif"):
+        Path(name).parent.mkdir(exist_ok=True)
+        tifffile.imwrite(name, squares(1))
+    assert run(pattern, "--output", "out") == 0
+    assert {name.replace(".", "_"): n for name, n in rows_by_image().items()} == expected
+
+
+def test_a_folder_within_a_hidden_one_is_as_any(folder):
+    Path(".data").mkdir()
+    tifffile.imwrite(".data/a.tif", squares(1))
+    assert run(folder / ".data", "--output", "out") == 0
+    assert rows_by_image() == {"a": 1}
+
+
+def test_a_name_may_begin_as_that_of_a_home(folder):
+    tifffile.imwrite("~a.tif", squares(1))
+    assert run("~a.tif", "--output", "out") == 0
+    assert rows_by_image() == {"~a": 1}
+
+
 def test_images_that_are_not_named_now_are_spoken_of(folder, capsys):
     for name in ("a", "b"):
         tifffile.imwrite(f"images/{name}.tif", squares(1))
@@ -969,6 +1017,8 @@ def test_names_that_clash_all_the_same():
         (["absent.tif"], "Nothing to segment: absent.tif is neither a file"),
         (["absent.tif", "empty"], "match. empty is neither a file"),
         (["*.nd2"], "nor a pattern that any match"),
+        ([""], "Nothing to segment: '' is the name of no file"),
+        (["images/a.tif", "--output", ""], "must be the name of a folder; got ''"),
         (["images/a.tif", "--diameter", "0"], "above 0"),
         (["images/a.tif", "--diameter", "nan"], "above 0"),
         (["images/a.tif", "--diameter", "5000"], "at most 3200 pixels; got 5000"),

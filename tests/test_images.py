@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageFile
 
 from keras_nuclei import images
-from keras_nuclei.images import contrast_limits, normalize, read_image, read_pages
+from keras_nuclei.images import contrast_limits, contrast_sample, normalize, read_image, read_pages
 
 GREY8 = np.arange(48, dtype="uint8").reshape(6, 8) * 5
 RGB8 = np.stack([GREY8, 255 - GREY8, GREY8 // 2], axis=-1)
@@ -540,6 +540,18 @@ def test_of_a_huge_image_a_grid_is_enough(dtype):
     np.testing.assert_allclose(contrast_limits(image), expected, atol=1)
 
 
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 3000), st.floats(0, 1))
+def test_the_pixels_that_decide_have_the_limits_of_all(height, width, most, share):
+    picture = np.random.default_rng(0).random((height, width))
+    picture[picture > share] = 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "_MOST_SAMPLED", most)
+        sample = contrast_sample(picture)
+        assert 1 <= sample.size <= most
+        assert sample.size == picture.size or picture.size > most
+        assert contrast_limits(sample) == contrast_limits(picture)
+
+
 def test_input_is_left_alone():
     image = np.random.default_rng(0).random((6, 6, 4))
     before = image.copy()
@@ -581,11 +593,18 @@ def test_shapes_that_are_no_image(shape, advice):
     assert str(shape) in str(error.value)
 
 
-def test_values_that_are_not_finite_are_counted():
+def test_values_that_are_not_finite_are_found():
     image = np.zeros((4, 5))
-    image[0, :2], image[1, 1] = np.nan, -np.inf
-    with pytest.raises(ValueError, match=r"3 of 20 values.*nan_to_num"):
+    image[1, 1], image[2, :2] = -np.inf, np.nan
+    with pytest.raises(ValueError, match=r"first seen in row 1, column 1\..*nan_to_num"):
         normalize(image)
+
+
+def test_of_a_masked_image_what_is_masked_has_to_be_said():
+    image = np.ma.masked_equal([[1, 2], [3, 900]], 900)
+    with pytest.raises(ValueError, match=r"image\.filled"):
+        normalize(image)
+    np.testing.assert_allclose(normalize(image.filled(1))[..., 0], [[0, 127.5], [255, 0]])
 
 
 @pytest.mark.parametrize("percentiles", [(5, 5), (50, 10), (-1, 50), (1, 101), (np.nan, 50)])

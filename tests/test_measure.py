@@ -114,6 +114,18 @@ def test_labels_of_any_integers_with_gaps(dtype):
     assert frame.area_px.to_dict() == {5: 2, 100: 1}
 
 
+def test_labels_that_the_table_cannot_hold():
+    with pytest.raises(ValueError, match=r"to 9223372036854775807; got 9223372036854775813\. Ren"):
+        measure(np.array([[2**63 + 5]], "uint64"))
+    assert measure(np.array([[2**63 - 1]], "uint64")).index.tolist() == [2**63 - 1]
+
+
+def test_masked_pixels_have_no_intensity():
+    image = np.ma.masked_equal([[1.0, 2.0]], 2)
+    with pytest.raises(ValueError, match=r"image\.filled"):
+        measure([[1, 1]], image)
+
+
 def test_huge_labels_take_no_memory():
     label_map = np.array([[2**40, 0], [3, 3]])
     assert measure(label_map).area_px.to_dict() == {3: 2, 2**40: 1}

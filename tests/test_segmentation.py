@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 import keras_nuclei
-from keras_nuclei import segmentation
+from keras_nuclei import images, segmentation
 from keras_nuclei.diameters import model_scale
 
 SPACING = 48
@@ -178,7 +178,7 @@ def test_all_pixels_that_decide_the_contrast_fit_into_a_tile(monkeypatch):
         )
 
     monkeypatch.setattr(segmentation, "LARGEST_WHOLE", 256)
-    monkeypatch.setattr(segmentation, "SAMPLED_PIXELS", 2**15)
+    monkeypatch.setattr(images, "_MOST_SAMPLED", 256**2)
     keras_nuclei.segment(np.zeros((350, 350), "uint8").view(Picture), model, scale=1)
     assert max(taken) <= 256**2
 
@@ -229,6 +229,7 @@ def test_the_result_can_go_to_an_array_on_disk(model, tmp_path):
         (np.zeros((4, 4)), {"diameter": 1e6}, "at most 3200 pixels"),
         (np.zeros((4, 4)), {"out": np.zeros((4, 3), "int32")}, r"\(4, 4\); got \(4, 3\)"),
         (np.full((4, 4), np.nan), {}, "NaN"),
+        (np.ma.masked_equal(np.eye(4), 1), {}, r"masked array.*image\.filled\(value\)"),
         (np.zeros((4, 4, 7)), {}, r"got \(4, 4, 7\)"),
         (np.zeros((0, 4)), {}, r"at least one pixel; got \(0, 4\)"),
         (np.zeros(5_000_000), {}, r"\(H, W\) or \(H, W, C\).*got \(5000000,\)"),
