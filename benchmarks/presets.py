@@ -213,30 +213,91 @@ def kind(row: nuclei.NucleiImage) -> tuple:
 def main(argv: list[str] | None = None) -> Path:
     """Train as the command line says and return the run's folder."""
     args = parse_arguments(argv)
+    run, architecture, recipe = planned(args)
+    settings = settings_of(args, run, architecture, recipe)
+    if args.overwrite:
+        shutil.rmtree(run, ignore_errors=True)
+    runs.prepare_folder(run, settings)
+    if (run / "train.json").exists():
+        print(f"{run} is trained already. Pass --overwrite to train it anew.")
+        return run
+
+    # -- Data: learns from the corrected annotation, is judged by the original one ----------------
+    if args.data == "synthetic":
+        print(runs.NOT_DSB2018)
+    published = nuclei.load(pipeline.DATA_SETS[args.data], "train", args.data_dir)
+    ids = nuclei.training_ids(published, args.split)
+    rows = corrected(args.data, ids, args.data_dir)
+    print(f"{run}: {len(rows)} images")
+
+    # -- Training, from ImageNet's weights or others ----------------------------------------------
+    def trained():
+        return (
+            runs.load(args.from_run)[1] if args.from_run else keras_nuclei.from_preset(args.preset)
+        )
+
+    further = "continues" in settings
+    model, history = learn(
+        run, rows, architecture, recipe, settings["seed"], trained if further else None
+    )
+
+    # -- What stays -----------------------------------------------------------------------------
+    model.save(run / "model.keras")
+    runs.write_json(
+        run / "train.json",
+        {
+            **settings,
+            "images": len(rows),
+            "parameters": model.count_params(),
+            "seconds": sum(row["seconds"] for row in history),
+            "history": history,
+            "environment": runs.environment(),
+        },
+    )
+    shutil.rmtree(run / "checkpoints")
+    print(f"Trained: {run / 'model.keras'}")
+    return run
+
+
+def planned(args: argparse.Namespace) -> tuple[Path, dict, Recipe]:
+    """The folder of the run that the command line asks for, its network and its recipe."""
     further = args.from_package or args.from_run is not None
     recipe = recipe_of(args.preset, args.split, further=further)
     architecture = dict(PRESETS[args.preset].architecture)
-    command = f"python -m benchmarks.presets --preset {args.preset} --split {args.split}"
     name = f"{args.preset}-{args.split}"
     if args.encoder:
         architecture["encoder"] = args.encoder
-        command += f" --encoder {args.encoder}"
         name += f"_{args.encoder}"
     if args.epochs is not None:
         recipe = dataclasses.replace(recipe, epochs=args.epochs)
-        command += f" --epochs {args.epochs}"
         name += f"_{args.epochs}_epochs"
-    suffix = "-synthetic" if args.data == "synthetic" else ""
-    run = args.output / f"{name}{suffix}"
-    settings = {
-        "command": command,
-        "preset": args.preset,
-        "data": args.data,
-        "split": args.split,
-        "architecture": architecture,
-        "recipe": dataclasses.asdict(recipe),
-    }
-    settings = runs.as_json(settings)
+    if args.data == "synthetic":
+        name += "-synthetic"
+    return args.output / name, architecture, recipe
+
+
+def settings_of(args: argparse.Namespace, run: Path, architecture: dict, recipe: Recipe) -> dict:
+    """What decides a run, as its JSON tells it: its command, and what it trains on, if anything.
+
+    Raises:
+        SystemExit: If it would know images that its split holds back, overwrite what it trains on,
+            or if what it is to train on is of another kind.
+    """
+    command = f"python -m benchmarks.presets --preset {args.preset} --split {args.split}"
+    if args.encoder:
+        command += f" --encoder {args.encoder}"
+    if args.epochs is not None:
+        command += f" --epochs {args.epochs}"
+    settings = runs.as_json(
+        {
+            "command": command,
+            "preset": args.preset,
+            "data": args.data,
+            "split": args.split,
+            "architecture": architecture,
+            "recipe": dataclasses.asdict(recipe),
+        }
+    )
     if args.from_package:
         if args.split != "all":
             sys.exit(
@@ -259,47 +320,7 @@ def main(argv: list[str] | None = None) -> Path:
         settings["continues"] = trained_before(args.from_run, settings)
     # Training on draws other crops than the training before.
     settings["seed"] = len(runs.training_stages(settings)) - 1
-    if args.overwrite:
-        shutil.rmtree(run, ignore_errors=True)
-    runs.prepare_folder(run, settings)
-    if (run / "train.json").exists():
-        print(f"{run} is trained already. Pass --overwrite to train it anew.")
-        return run
-
-    # -- Data: learns from the corrected annotation, is judged by the original one ----------------
-    if args.data == "synthetic":
-        print(runs.NOT_DSB2018)
-    published = nuclei.load(pipeline.DATA_SETS[args.data], "train", args.data_dir)
-    ids = nuclei.training_ids(published, args.split)
-    rows = corrected(args.data, ids, args.data_dir)
-    print(f"{run}: {len(rows)} images")
-
-    # -- Training, from ImageNet's weights or others ----------------------------------------------
-    def trained():
-        return (
-            runs.load(args.from_run)[1] if args.from_run else keras_nuclei.from_preset(args.preset)
-        )
-
-    model, history = learn(
-        run, rows, architecture, recipe, settings["seed"], trained if further else None
-    )
-
-    # -- What stays -----------------------------------------------------------------------------
-    model.save(run / "model.keras")
-    runs.write_json(
-        run / "train.json",
-        {
-            **settings,
-            "images": len(rows),
-            "parameters": model.count_params(),
-            "seconds": sum(row["seconds"] for row in history),
-            "history": history,
-            "environment": runs.environment(),
-        },
-    )
-    shutil.rmtree(run / "checkpoints")
-    print(f"Trained: {run / 'model.keras'}")
-    return run
+    return settings
 
 
 def learn(
