@@ -33,6 +33,7 @@ from benchmarks import nuclei
 from benchmarks.data import peak_kilobytes, timed
 from benchmarks.runs import environment, segment_settings, write_json
 from keras_nuclei import export, images, runtimes
+from keras_nuclei.tiling import TILE_SIZE
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -144,7 +145,7 @@ def time_group(paths: list[Path], model: Callable) -> dict[str, float]:
         for step, seconds in steps(path, model, path.with_suffix(".tif")).items():
             totals[step] += seconds
         image = images.normalize(images.read_image(path))
-        tile = image[None, :512, :512]
+        tile = image[None, :TILE_SIZE, :TILE_SIZE]
         if tile.shape not in tile_seconds:
             tile_seconds[tile.shape] = forward_pass(tile, model)
         totals["floor"] += tile_seconds[tile.shape] * image.size / tile.size

@@ -12,7 +12,7 @@ from typing import TypeVar
 from keras_nuclei import __version__
 from keras_nuclei.instances import THRESHOLD
 from keras_nuclei.maps import VIEWS
-from keras_nuclei.tiling import GRID
+from keras_nuclei.tiling import GRID, TILE_SIZE
 
 FORMATS = ("tiff", "png", "geojson", "roi", "csv")
 """What `--formats` may name."""
@@ -176,7 +176,13 @@ def make_parser() -> argparse.ArgumentParser:
         help="views whose maps are averaged: 1, 4 or 8 flips and turns, 3 sizes, or 12, which is 4 "
         "flips in 3 sizes (default: %(default)s)",
     )
-    add("--tile-size", type=_tile_size, default=512, help="in pixels (default: %(default)s)")
+    add(
+        "--tile-size",
+        type=_tile_size,
+        default=TILE_SIZE,
+        help="of what the model sees at once, in pixels: smaller takes less memory, and nuclei at "
+        "the seams may differ from those of the whole image (default: %(default)s)",
+    )
     add(
         "--overwrite",
         action="store_true",

@@ -120,7 +120,10 @@ def _prepare(
     folder.check(jobs, overwrite=overwrite)
     waiting = [job for job in jobs if overwrite or not _is_complete(job, folder)]
     segmenter = load_segmenter(arguments) if waiting else None
+    earlier = folder.others(jobs)
     folder.open(jobs, overwrite=overwrite)
+    if deleted := len(earlier) - len(folder.others(jobs)):
+        _say(f"Deleted the results of {deleted} not named now, which were of other settings.")
     return jobs, waiting, folder, segmenter, failures
 
 
@@ -229,7 +232,8 @@ def _segment_one(
     tables, counts = [], []
     for number, table in enumerate(_by_page(measure_page, label_maps, pages), start=1):
         place = {"image": job.name, "page": number}
-        counts.append(place | _summary(table, label_maps[number - 1].size))
+        read = {"file": str(job.source.resolve())}
+        counts.append(place | _summary(table, label_maps[number - 1].size) | read)
         table = table.reset_index()
         for column, (name, value) in enumerate(place.items()):
             table.insert(column, name, value)
@@ -255,6 +259,8 @@ def _segment_one(
     if len(table):
         doubt = _doubt(table.equivalent_diameter.median(), arguments.diameter)
         return f"{line}, median area {table.area_px.median():g} pixels{doubt}"
+    if all(page.min() == page.max() for page in views):
+        return f"{line}: all its pixels are equal"
     return f"{line}; if you see some, {_advice(arguments, any(page.ndim == 3 for page in pages))}"
 
 

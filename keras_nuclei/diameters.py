@@ -11,6 +11,7 @@ from scipy.ndimage import uniform_filter
 
 from keras_nuclei.images import normalize
 from keras_nuclei.maps import label_maps, predict_maps, resize, scaled_size
+from keras_nuclei.tiling import TILE_SIZE
 from keras_nuclei.typing import Sliceable
 from keras_nuclei.validation import require_number
 
@@ -177,7 +178,7 @@ class Look(NamedTuple):
 
 
 def look(
-    image: np.ndarray, model: keras.Model | Callable, *, scale: float, tile_size: int = 512
+    image: np.ndarray, model: keras.Model | Callable, *, scale: float, tile_size: int = TILE_SIZE
 ) -> Look:
     """Look for nuclei in an image at a scale.
 

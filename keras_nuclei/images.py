@@ -111,6 +111,8 @@ def read_pages(path: FilePath) -> list[np.ndarray]:
         head = file.read(32)
         file.seek(0)
         try:
+            if not head:
+                raise ValueError("it is empty")
             if head.startswith(_TIFF_SIGNATURES):
                 pages = _read_tiff(file)
             elif head.startswith(_PNG_SIGNATURE) and head[24] == 16 and head[25] > 0:
@@ -334,25 +336,20 @@ def _read_tiff(file: BinaryIO) -> list[np.ndarray]:
         if not tiff.is_ome:  # whose metadata tell pages from samples
             _warn_of_stacks(file.name, planes)
         _warn_of_stains(file.name, planes, images)
-        _warn_of_last_channels(file.name, images)
+        _refuse_last_channels(images)
         return images
 
 
-def _warn_of_last_channels(name: str, images: list[np.ndarray]) -> None:
-    """Log that very narrow pages may be the rows of an image whose channels come last."""
+def _refuse_last_channels(images: list[np.ndarray]) -> None:
+    """Refuse many very narrow pages: they are the rows of an image whose channels come last."""
     height, width = images[0].shape[:2]
     if width < 8 < min(height, len(images)) and {image.shape for image in images} == {
         (height, width)
     }:
-        _logger.warning(
-            "%s is read as %d pages of %dx%d pixels. If it is one image of %d channels, save it "
-            "anew, channels first: tifffile.imwrite(path, np.moveaxis(image, -1, 0), "
-            'photometric="minisblack", metadata={"axes": "CYX"}).',
-            name,
-            len(images),
-            height,
-            width,
-            width,
+        raise ValueError(
+            f"its {len(images)} pages of {height}x{width} pixels must be the rows of one image of "
+            f"{width} channels: save it anew, channels first, with tifffile.imwrite(path, "
+            'np.moveaxis(image, -1, 0), photometric="minisblack", metadata={"axes": "CYX"})'
         )
 
 

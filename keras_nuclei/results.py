@@ -8,6 +8,7 @@ one that somebody has edited is told from our own. A folder belongs to one setti
 import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 from keras_nuclei.export import atomic_path
 from keras_nuclei.jobs import Job, output_names, sha256, without_page
@@ -306,7 +307,7 @@ class ResultFolder:
         earlier = _read_json(self._settings_file)
         if earlier is not None and earlier != self.settings and self._holds_results():
             different = [
-                f"{key}: {earlier.get(key)}, now {self.settings.get(key)}"
+                f"{key}: {_shown(earlier.get(key))}, now {_shown(self.settings.get(key))}"
                 for key in sorted(earlier.keys() | self.settings.keys())
                 if earlier.get(key) != self.settings.get(key)
             ]
@@ -355,6 +356,10 @@ def _is_of(record: dict, job: Job) -> bool:
     if {key: record.get(key) for key in now} == now:
         return True
     return record.get("size") == now["size"] and record.get("sha256") == job.digest()
+
+
+def _shown(setting: Any) -> Any:
+    return "not given" if setting is None else setting
 
 
 def _read_json(path: Path) -> dict | None:

@@ -22,7 +22,7 @@ from keras_nuclei.maps import (
 from keras_nuclei.runtimes import fastest
 from keras_nuclei.stitching import check_out, label_tiled
 from keras_nuclei.tiles import image_shape
-from keras_nuclei.tiling import GRID
+from keras_nuclei.tiling import GRID, TILE_SIZE
 from keras_nuclei.typing import Sliceable
 from keras_nuclei.validation import require_finite, require_number, require_unmasked
 
@@ -42,7 +42,7 @@ def segment(
     scale: float | None = None,
     threshold: float = THRESHOLD,
     augmentations: int = 1,
-    tile_size: int = 512,
+    tile_size: int = TILE_SIZE,
     progress: bool = False,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -75,7 +75,8 @@ def segment(
             averaged: 1, 4 or 8 flips and turns, 3 sizes, or 12, which is 4 flips in 3 sizes.
             More take about that many times as long and are a little better.
         tile_size: Height and width of what the model sees at once, in pixels; a multiple of 32,
-            at least 128.
+            at least 128. Smaller ones take less memory, and nuclei at their seams may be taken for
+            others than they are in the whole image.
         progress: Whether to show a progress bar on stderr.
         out: Array `(H, W)` of int32 or int64 to write to, such as a memory map; None makes one.
 
@@ -180,7 +181,7 @@ def estimate_diameter(
     image: Sliceable,
     model: keras.Model | Callable | str = "nuclei_base",
     *,
-    tile_size: int = 512,
+    tile_size: int = TILE_SIZE,
 ) -> float:
     """Estimate how large the nuclei of an image are, by looking at it from two distances.
 

@@ -20,8 +20,16 @@ GRID = 32
 """Tiles start on the grid that the five halvings of most encoders make. Off it, the same pixels
 would be pooled in other groups, and predicted otherwise than in the whole image."""
 
-OVERLAP = 64
-"""Pixels that neighbouring tiles share where they are large enough for it."""
+TILE_SIZE = 1024
+"""Height and width of a tile, at most, in pixels. Most images are one: what has no seam shows
+none."""
+
+OVERLAP = 128
+"""Pixels that neighbouring tiles share where they are large enough for it. Half as many let seams
+show in stained tissue."""
+
+# A batch holds about as many pixels: what is in memory at once is the same for tiles of any size.
+_BATCH_PIXELS = TILE_SIZE**2
 
 # Number of augmentations -> (quarter turns, mirrored before): nothing, flips, flips and turns.
 _SYMMETRIES = {
@@ -35,9 +43,9 @@ def predict_tiled(
     image: Sliceable,
     model: keras.Model | Callable,
     *,
-    tile_size: int = 512,
+    tile_size: int = TILE_SIZE,
     overlap: int | None = None,
-    batch_size: int = 4,
+    batch_size: int | None = None,
     augmentations: int = 1,
     progress: bool = False,
     out: np.ndarray | dict[str, np.ndarray] | None = None,
@@ -65,10 +73,11 @@ def predict_tiled(
             each head. A model that takes one size only decides the size of the tiles.
         tile_size: Height and width of a tile, in pixels, at most: tiles are no larger than so many
             need to be.
-        overlap: Pixels that neighbouring tiles share, at least. By default 64; along an axis where
-            tiles have less than 128 pixels half of them, or none where they would not begin at
+        overlap: Pixels that neighbouring tiles share, at least. By default 128; along an axis where
+            tiles have less than 256 pixels half of them, or less where they would not begin at
             multiples of 32 (or of that power of two).
-        batch_size: Tiles predicted at once, at most.
+        batch_size: Tiles predicted at once, at most. By default as many as have a million pixels
+            together, and one of larger ones.
         augmentations: 1 for none, 4 for the mean over the flips and the half turn, 8 for the mean
             over all flips and quarter turns. It takes that many times as long.
         progress: Whether to show a progress bar on stderr.
@@ -101,9 +110,11 @@ def predict_tiled(
     fixed_height, fixed_width = _model_size(model, channels)
     if augmentations not in _SYMMETRIES:
         raise ValueError(f"augmentations must be 1, 4 or 8; got {augmentations!r}.")
-    require_at_least_one(batch_size=batch_size)
+    if batch_size is not None:
+        require_at_least_one(batch_size=batch_size)
     rows = _cover_on_grid(height, fixed_height, tile_size, overlap)
     columns = _cover_on_grid(width, fixed_width, tile_size, overlap)
+    batch_size = batch_size or max(1, _BATCH_PIXELS // (rows.tile * columns.tile))
     blends: dict[str | None, _Blend] = {}
     for tiles, heads in _predictions(
         image, model, rows, columns, batch_size, _SYMMETRIES[augmentations], progress

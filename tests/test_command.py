@@ -225,7 +225,10 @@ def test_the_table_of_images_grows_with_the_folder(folder):
     Path("images/c.tif").write_bytes(b"no image")
     assert run("images", "--output", "out") == 1
     table = pd.read_csv("out/images.csv")
-    assert table.columns.tolist() == ["image", "page", "nuclei", "covered", "median_area_px"]
+    assert table.columns.tolist() == [
+        *("image", "page", "nuclei", "covered", "median_area_px", "file")
+    ]
+    assert table.file.tolist() == [str(folder / "images" / name) for name in ("a.tif", "b.tif")]
     assert table[["image", "nuclei"]].values.tolist() == [["a", 2], ["b", 0]]
 
 
@@ -252,7 +255,7 @@ def test_no_nuclei(folder, capsys):
     assert len(table) == 0
     assert "area_px" in table.columns
     printed = capsys.readouterr().out
-    assert "a.tif: 0 nuclei; if you see some, say how large they are (--diameter)\n" in printed
+    assert "a.tif: 0 nuclei: all its pixels are equal\n" in printed
 
 
 @pytest.mark.parametrize(
@@ -269,9 +272,15 @@ def test_where_nothing_is_found_what_was_said_is_not_asked_for(
     channels, given, advice, folder, capsys
 ):
     empty = np.full((12, 22, channels), [3, 2, 1][:channels], "uint8").squeeze()
+    empty[0, 0] = 9
     photometric = "minisblack" if channels == 1 else "rgb"
     tifffile.imwrite("images/a.tif", empty, photometric=photometric)
-    assert run("images/a.tif", "--output", "out", *given) == 0
+
+    def find_nothing(image):
+        return np.zeros(image.shape[:2], "int32")
+
+    options = ["--output", "out", *given]
+    assert run("images/a.tif", *options, load_segmenter=lambda arguments: find_nothing) == 0
     assert f"a.tif: 0 nuclei; if you see some, {advice}\n" in capsys.readouterr().out
 
 
@@ -644,7 +653,7 @@ def test_a_file_that_vanishes_is_named_once(folder, capsys):
 # Replacing
 
 
-def test_nothing_of_other_settings_is_left(folder):
+def test_nothing_of_other_settings_is_left(folder, capsys):
     for name in "ab":
         tifffile.imwrite(f"images/{name}.tif", squares(1))
     assert run("images", "--output", "out") == 0
@@ -652,6 +661,8 @@ def test_nothing_of_other_settings_is_left(folder):
     options = ["--output", "out", "--scale", 2, "--formats", "tiff"]
     assert run("images/a.tif", *options, "--overwrite") == 0
     assert visible("out") == ["a_labels.tif", "notes.txt"]
+    deleted = "Deleted the results of 1 not named now, which were of other settings.\n"
+    assert deleted in capsys.readouterr().out
     assert run("images", *options) == 0
     assert visible("out") == ["a_labels.tif", "b_labels.tif", "notes.txt"]
 
@@ -681,7 +692,7 @@ def test_other_settings_need_overwrite(folder, capsys):
     tifffile.imwrite("images/a.tif", squares(1))
     run("images", "--output", "out")
     message = refuse(capsys, "images", "--output", "out", "--diameter", 9)
-    assert "diameter: None, now 9.0" in message
+    assert "diameter: not given, now 9.0" in message
     assert "--overwrite" in message
     assert run("images", "--output", "out", "--diameter", 9, "--overwrite") == 0
 

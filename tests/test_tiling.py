@@ -241,12 +241,12 @@ def test_a_model_of_one_size_decides_the_tiles(tile, rng):
         np.testing.assert_allclose(predict_tiled(image, model), 2 * image, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("tile", "overlap"), [(512, 64), (96, 48), (64, 32), (48, 24), (32, 0)])
-def test_tiles_overlap_by_64_pixels_or_half_a_tile_where_the_grid_lets_them(tile, overlap, rng):
+@pytest.mark.parametrize(("tile", "overlap"), [(512, 128), (96, 48), (64, 32), (48, 24), (32, 0)])
+def test_tiles_overlap_by_128_pixels_or_half_a_tile_where_the_grid_lets_them(tile, overlap, rng):
     image = rng.random((700, 40, 1))
 
     def blur(batch):  # farther than the margin of a tile that counts for nothing: its end shows
-        return ndimage.uniform_filter(batch, (0, 65, 1, 0))
+        return ndimage.uniform_filter(batch, (0, 129, 1, 0))
 
     usual = predict_tiled(image, blur, tile_size=tile)
     np.testing.assert_array_equal(
@@ -254,6 +254,18 @@ def test_tiles_overlap_by_64_pixels_or_half_a_tile_where_the_grid_lets_them(tile
     )
     apart = predict_tiled(image, blur, tile_size=tile, overlap=0)
     assert (np.abs(usual - apart).max() > 0.001) == (overlap > 0)
+
+
+@pytest.mark.parametrize("tile", [2048, 1024, 512, 256, 128])
+def test_a_batch_has_about_a_million_pixels_however_small_its_tiles(tile):
+    sizes = []
+
+    def model(batch):
+        sizes.append(batch.size)
+        return batch
+
+    predict_tiled(np.zeros((2000, 2000, 1)), model, tile_size=tile)
+    assert 2**19 < sizes[0] <= max(2**20, tile**2)
 
 
 def test_a_model_of_narrow_tiles_overlaps_as_usual_along_its_long_side(rng):
@@ -277,7 +289,7 @@ def test_a_u_net_of_any_encoder(rng):
 def peak_memory(height, width):
     image, out = Drawn(height, width), Shredder(height, width)
     tracemalloc.start()
-    predict_tiled(image, identity, tile_size=256, overlap=32, out=out)
+    predict_tiled(image, identity, tile_size=256, overlap=32, batch_size=4, out=out)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     y, x = np.ogrid[:height, :width]
