@@ -68,18 +68,20 @@ def main(argv: Sequence[str] | None = None, *, load_segmenter: Callable | None =
 def _run(arguments: argparse.Namespace, load_segmenter: Callable) -> int:
     """What `main` does for `segment`."""
     try:
-        prepared = _prepare(arguments, load_segmenter)
+        jobs, waiting, folder, segmenter, failures = _prepare(arguments, load_segmenter)
     except (ValueError, OSError) as error:
         arguments.refuse(str(error))
     except KeyboardInterrupt:
         _say("Interrupted before this run's first image.", sys.stderr)
         return 130
     try:
-        return _segment_all(*prepared, arguments)
+        return _segment_all(jobs, waiting, folder, segmenter, failures, arguments)
     except KeyboardInterrupt:
         command = "same command without --overwrite" if arguments.overwrite else "same command"
         _say(f"Interrupted. The {command} goes on where this one stopped.", sys.stderr)
         return 130
+    finally:
+        folder.close()
 
 
 def _check_model(model: str) -> None:

@@ -179,7 +179,7 @@ def contrast_sample(image: Sliceable) -> np.ndarray:
     Example:
         >>> import numpy as np
         >>> contrast_sample(np.zeros((5000, 4000), "uint8")).shape
-        (1250, 1000)
+        (1667, 1334)
     """
     height, width = image.shape[:2]
     step = next(

@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from keras_nuclei.export import atomic_path
 from keras_nuclei.jobs import Job, output_names, sha256, without_page
 from keras_nuclei.tables import JoinedTable
@@ -44,6 +46,7 @@ class ResultFolder:
         ...     folder.start(job, outputs=[])
         ...     tables = {"nuclei": "image,label\na,1\n", "images": "image,nuclei\na,1\n"}
         ...     folder.finish(job, outputs=[], tables=tables)
+        ...     folder.close()
         ...     folder.is_complete(job)
         True
     """
@@ -51,6 +54,7 @@ class ResultFolder:
     def __init__(self, path: FilePath, settings: dict):
         self.path = Path(path)
         self.settings = settings
+        self._lock = filelock.FileLock(self._state / "lock")
 
     def names(self) -> dict[Path, str]:
         """The names of the images that the folder holds results of, by file."""
@@ -92,7 +96,7 @@ class ResultFolder:
                 self._refuse_other_files(job, pages.get(job.name, []))
 
     def open(self, jobs: Iterable[Job], *, overwrite: bool) -> None:
-        """Take possession of the folder, or refuse to before anything is lost.
+        """Take possession of the folder, until `close`, or refuse to before anything is lost.
 
         With `overwrite`, what the folder's records list is deleted: of these images, or, where
         the settings are others, of all images. A table of all images may be replaced then, even
@@ -103,15 +107,10 @@ class ResultFolder:
             overwrite: As for `check`.
 
         Raises:
-            ValueError: As `check`, or if the folder can't be made.
+            ValueError: As `check`, if the folder can't be made, or if another run holds it.
         """
         jobs = list(jobs)
         self.check(jobs, overwrite=overwrite)
-        for table in TABLES:
-            self._joined_table(table).recognize(self._parts(table))
-        if overwrite:
-            self._delete(self._outdated(jobs))
-            self._give_up_tables()
         try:
             self._state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -119,11 +118,42 @@ class ResultFolder:
                 f"The folder {self.path} for the results can't be made or written to "
                 f"({error.strerror}). Choose another one."
             ) from error
+        self._hold()
+        try:
+            self._begin(jobs, overwrite)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, jobs: list[Job], overwrite: bool) -> None:
+        """What `open` does of a folder that no other run writes to."""
+        self.check(jobs, overwrite=overwrite)  # as who held it before has left it
+        for table in TABLES:
+            self._joined_table(table).recognize(self._parts(table))
+        if overwrite:
+            self._delete(self._outdated(jobs))
+            self._give_up_tables()
         _write_json(self._settings_file, self.settings)
         if overwrite:
             # So that to go on, should it be interrupted, needs no `overwrite` again.
             for job in jobs:
                 self.start(job, outputs=[])
+
+    def close(self) -> None:
+        """Let other runs have the folder."""
+        self._lock.release()
+
+    def _hold(self) -> None:
+        """Keep other runs out of the folder until it is closed, or this process is gone."""
+        try:
+            self._lock.acquire(blocking=False)
+        except filelock.Timeout:
+            raise ValueError(
+                f"Another run is writing to {self.path}. Wait until it is done, or choose another "
+                "folder."
+            ) from None
+        except (NotImplementedError, OSError):  # some network drives know no locks
+            return
 
     def is_complete(self, job: Job) -> bool:
         """Whether all results of an image are there, of the image as it is now."""

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pandas as pd
 import pytest
@@ -695,6 +696,33 @@ def test_other_settings_need_overwrite(folder, capsys):
     assert "diameter: not given, now 9.0" in message
     assert "--overwrite" in message
     assert run("images", "--output", "out", "--diameter", 9, "--overwrite") == 0
+
+
+def test_a_second_run_at_once_is_refused(folder, capsys):
+    tifffile.imwrite("images/a.tif", squares(1))
+
+    def start_another(arguments):
+        def segment(image):
+            error = refuse(capsys, "images", "--output", "out", "--overwrite")
+            assert "Another run is writing to out. Wait until it is done" in error
+            return load_threshold(arguments)(image)
+
+        return segment
+
+    assert run("images", "--output", "out", load_segmenter=start_another) == 0
+    assert visible("out") == OUTPUTS
+    assert run("images", "--output", "out", "--overwrite") == 0
+
+
+def test_where_files_cannot_be_locked_there_is_no_lock(folder, monkeypatch):
+    tifffile.imwrite("images/a.tif", squares(1))
+
+    def cannot(lock):
+        raise NotImplementedError
+
+    monkeypatch.setattr(filelock.FileLock, "_acquire", cannot)
+    assert run("images", "--output", "out") == 0
+    assert visible("out") == OUTPUTS
 
 
 def test_settings_without_any_result_are_forgotten(folder):

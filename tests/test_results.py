@@ -27,6 +27,7 @@ def add(folder, *names, settings=SETTINGS, overwrite=False, finish=True):
     for job in jobs if finish else ():
         opened.start(job, [])
         opened.finish(job, [], dict.fromkeys(TABLES, f"image,label\n{job.name},1\n"))
+    opened.close()
     return opened
 
 
