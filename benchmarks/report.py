@@ -425,6 +425,24 @@ def sizes_table() -> str:
     return "\n".join(lines)
 
 
+def tile_sizes_table() -> str:
+    """How far what is seen in tiles differs from what is seen at once."""
+    result = read("tile_sizes")
+    images = result["images"]
+    lines = [
+        f"| tiles of | sharing | stained tissue, enlarged ({images['tissue']}) "
+        f"| other images above 512 pixels ({images['large']}) | pixels seen |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for trial in result["trials"]:
+        different = trial["different"]
+        lines.append(
+            f"| {trial['tile_size']} | {trial['overlap']} | {different['tissue']:.2%}"
+            f" | {different['large']:.2%} | {trial['pixels_seen']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
 def inference_table() -> str:
     """What segmenting costs, by preset and size."""
     lines = [
@@ -533,6 +551,7 @@ BLOCKS = {
     "thresholds": thresholds_table,
     "diameters": diameters_line,
     "sizes": sizes_table,
+    "tile_sizes": tile_sizes_table,
     "inference": inference_table,
     "runtimes": runtimes_line,
     "rivals": rivals_block,

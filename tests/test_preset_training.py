@@ -31,6 +31,7 @@ from benchmarks import (
     separation,
     sizes,
     targets,
+    tile_sizes,
 )
 from keras_nuclei import instances, matching, runtimes
 from keras_nuclei.diameters import LARGEST_DIAMETER, model_scale
@@ -264,6 +265,21 @@ def row(number, modality, field, size=64):
         f"{number:064x}", np.zeros((size, size, 3), "uint8"), np.zeros((size, size), int),
         modality, field, 20.0,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("reach", [1, 300])
+def test_tiles_differ_from_the_whole_as_far_as_a_model_sees_beyond_them(reach, rng, monkeypatch):
+    def model(batch):  # the brightness around a pixel, up to a distance
+        mean = ndimage.uniform_filter1d(batch[..., :1], reach, axis=2, mode="constant")
+        return {"foreground": (mean > 0.05).astype("float32"), "distance": mean}
+
+    monkeypatch.setattr(tile_sizes, "TILES", ((128, 32), (512, 64)))
+    image = (rng.random((100, 500, 1)) > 0.9).astype("float32") * np.ones(3, "float32")
+    small, large = tile_sizes.compare({"tissue": [image]}, model)
+    assert (small["different"]["tissue"] > 0) == (reach > 1)
+    assert large["different"]["tissue"] == 0  # one tile
+    # Five tiles of 128x128 by hand, for 100x500 pixels; one of 128x512.
+    assert (small["pixels_seen"], large["pixels_seen"]) == (5 * 128**2 / 5e4, 128 * 512 / 5e4)
 
 
 def test_chances_give_each_modality_its_share_and_large_and_rare_images_more():
