@@ -21,8 +21,7 @@ GRID = 32
 would be pooled in other groups, and predicted otherwise than in the whole image."""
 
 TILE_SIZE = 1024
-"""Height and width of a tile, at most, in pixels. Most images are one: what has no seam shows
-none."""
+"""Height and width of a tile, at most, in pixels. Most images are one, and show no seam."""
 
 OVERLAP = 128
 """Pixels that neighbouring tiles share where they are large enough for it. Half as many let seams
