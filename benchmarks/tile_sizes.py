@@ -20,7 +20,7 @@ from benchmarks import nuclei, runs
 from benchmarks.diameters import one_of_each_field
 from keras_nuclei import instances, runtimes
 from keras_nuclei.images import normalize
-from keras_nuclei.maps import predict_maps, resize
+from keras_nuclei.maps import predict_maps, resize, scaled_size
 
 PRESET = "nuclei_base"
 TILES = ((512, 64), (512, 128), (1024, 64), (1024, 128), (1024, 256))
@@ -59,34 +59,27 @@ def images_of(rows: list[nuclei.NucleiImage]) -> dict[str, list[np.ndarray]]:
         for row in rows
         if row.modality != "histology" and max(row.label_map.shape) > min(TILES)[0]
     ]
-    magnified = [resize(image, enlarged(image)) for image in tissue]
+    magnified = [resize(image, scaled_size(image.shape[:2], MAGNIFICATION)) for image in tissue]
     return {
         "tissue": list(map(normalize, magnified)),
         "large": list(map(normalize, large[:IMAGES])),
     }
 
 
-def enlarged(image: np.ndarray) -> tuple[int, int]:
-    """Height and width of an image that is magnified."""
-    height, width = image.shape[:2]
-    return MAGNIFICATION * height, MAGNIFICATION * width
-
-
 def compare(groups: dict[str, list[np.ndarray]], model: Callable) -> list[dict]:
     """For each kind of tiles: how much of the foreground differs, and what it costs."""
     different = {tiles: dict.fromkeys(groups, 0) for tiles in TILES}
     either = {tiles: dict.fromkeys(groups, 0) for tiles in TILES}
-    seen = {tiles: dict.fromkeys(groups, 0) for tiles in TILES}
-    pixels = dict.fromkeys(groups, 0)
+    seen = dict.fromkeys(TILES, 0)
+    pixels = sum(image[..., 0].size for images in groups.values() for image in images)
     for group, images in groups.items():
         for image in tqdm(images, desc=group, unit="image"):
-            pixels[group] += image[..., 0].size
             whole, _ = foreground(image, model, AT_ONCE)
             for tiles in TILES:
                 tiled, count = foreground(image, model, tiles)
                 different[tiles][group] += int((tiled != whole).sum())
                 either[tiles][group] += int((tiled | whole).sum())
-                seen[tiles][group] += count
+                seen[tiles] += count
     return [
         {
             "tile_size": tiles[0],
@@ -94,7 +87,7 @@ def compare(groups: dict[str, list[np.ndarray]], model: Callable) -> list[dict]:
             "different": {
                 group: different[tiles][group] / either[tiles][group] for group in groups
             },
-            "pixels_seen": sum(seen[tiles].values()) / sum(pixels.values()),
+            "pixels_seen": seen[tiles] / pixels,
         }
         for tiles in TILES
     ]

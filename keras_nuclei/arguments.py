@@ -102,7 +102,9 @@ def _is_hidden(candidate: Path, pattern: Path) -> bool:
     """Whether a file or a folder around it is hidden, and was not asked for by its dot."""
     asked = [part for part in pattern.parts if part.startswith(".")]
     hidden = [part for part in candidate.parts if part.startswith(".")]
-    return not all(any(fnmatch.fnmatch(part, each) for each in asked) for part in hidden)
+    return not all(
+        part in asked or any(fnmatch.fnmatch(part, each) for each in asked) for part in hidden
+    )
 
 
 def _expand(pattern: Path) -> Iterable[Path]:

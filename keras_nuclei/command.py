@@ -122,10 +122,8 @@ def _prepare(
     folder.check(jobs, overwrite=overwrite)
     waiting = [job for job in jobs if overwrite or not _is_complete(job, folder)]
     segmenter = load_segmenter(arguments) if waiting else None
-    earlier = folder.others(jobs)
-    folder.open(jobs, overwrite=overwrite)
-    if deleted := len(earlier) - len(folder.others(jobs)):
-        _say(f"Deleted the results of {deleted} not named now, which were of other settings.")
+    if deleted := folder.open(jobs, overwrite=overwrite):
+        _say(f"Deleted the results of {len(deleted)} not named now, which were of other settings.")
     return jobs, waiting, folder, segmenter, failures
 
 

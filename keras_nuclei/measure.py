@@ -115,11 +115,6 @@ def measure(
         raise ValueError(f"A label map must have pixels; got the shape {label_map.shape}.")
     if image is not None:
         image = _checked_image(image, label_map)
-    if label_map.max() > np.iinfo("int64").max:
-        raise ValueError(
-            f"The table holds labels to {np.iinfo('int64').max}; got {label_map.max()}. Renumber "
-            "them with skimage.segmentation.relabel_sequential."
-        )
     labels, compact = _compact(label_map)
     wanted = ["area", "centroid", "bbox", *(_SHAPE_PROPERTIES[name] for name in properties)]
     wanted += [] if image is None else _INTENSITIES
@@ -228,6 +223,11 @@ def _compact(label_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         numbers = np.zeros(len(counts), "int32")
         numbers[labels] = np.arange(1, len(labels) + 1)
         return labels, numbers[label_map]
+    if label_map.max() > np.iinfo("int64").max:
+        raise ValueError(
+            f"The table holds labels to {np.iinfo('int64').max}; got {label_map.max()}. Renumber "
+            "them with skimage.segmentation.relabel_sequential."
+        )
     values, inverse = np.unique(label_map, return_inverse=True)
     has_background = values[0] == 0
     inverse = inverse.reshape(label_map.shape) + (not has_background)

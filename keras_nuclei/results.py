@@ -42,7 +42,7 @@ class ResultFolder:
         ...     source = Path(path, "a.png")
         ...     _ = source.write_text("an image")
         ...     job, folder = Job(source, "a"), ResultFolder(path, {"model": "nuclei_base"})
-        ...     folder.open([job], overwrite=False)
+        ...     _ = folder.open([job], overwrite=False)
         ...     folder.start(job, outputs=[])
         ...     tables = {"nuclei": "image,label\na,1\n", "images": "image,nuclei\na,1\n"}
         ...     folder.finish(job, outputs=[], tables=tables)
@@ -67,9 +67,7 @@ class ResultFolder:
 
     def others(self, jobs: Iterable[Job]) -> list[str]:
         """The names of the images that the folder holds results of beside those of `jobs`."""
-        named = {job.name for job in jobs}
-        records = self._records().items()
-        return [name for name, record in records if record["complete"] and name not in named]
+        return _complete_beside(self._records(), jobs)
 
     def check(self, jobs: Iterable[Job], *, overwrite: bool) -> None:
         """Refuse what `open` refuses, and change nothing.
@@ -95,7 +93,7 @@ class ResultFolder:
             for job in jobs:
                 self._refuse_other_files(job, pages.get(job.name, []))
 
-    def open(self, jobs: Iterable[Job], *, overwrite: bool) -> None:
+    def open(self, jobs: Iterable[Job], *, overwrite: bool) -> list[str]:
         """Take possession of the folder, until `close`, or refuse to before anything is lost.
 
         With `overwrite`, what the folder's records list is deleted: of these images, or, where
@@ -106,11 +104,13 @@ class ResultFolder:
             jobs: As for `check`.
             overwrite: As for `check`.
 
+        Returns:
+            The names of the images beside `jobs` whose results were deleted.
+
         Raises:
             ValueError: As `check`, if the folder can't be made, or if another run holds it.
         """
         jobs = list(jobs)
-        self.check(jobs, overwrite=overwrite)
         try:
             self._state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -120,24 +120,26 @@ class ResultFolder:
             ) from error
         self._hold()
         try:
-            self._begin(jobs, overwrite)
+            return self._begin(jobs, overwrite)
         except BaseException:
             self.close()
             raise
 
-    def _begin(self, jobs: list[Job], overwrite: bool) -> None:
+    def _begin(self, jobs: list[Job], overwrite: bool) -> list[str]:
         """What `open` does of a folder that no other run writes to."""
         self.check(jobs, overwrite=overwrite)  # as who held it before has left it
         for table in TABLES:
             self._joined_table(table).recognize(self._parts(table))
+        outdated = self._outdated(jobs) if overwrite else {}
         if overwrite:
-            self._delete(self._outdated(jobs))
+            self._delete(outdated)
             self._give_up_tables()
         _write_json(self._settings_file, self.settings)
         if overwrite:
             # So that to go on, should it be interrupted, needs no `overwrite` again.
             for job in jobs:
                 self.start(job, outputs=[])
+        return _complete_beside(outdated, jobs)
 
     def close(self) -> None:
         """Let other runs have the folder."""
@@ -378,6 +380,12 @@ class ResultFolder:
             if formats is None or key in formats
             for name in names[key]
         ]
+
+
+def _complete_beside(records: dict[str, dict], jobs: Iterable[Job]) -> list[str]:
+    """The names of complete images in records but those of some jobs."""
+    named = {job.name for job in jobs}
+    return [name for name, record in records.items() if record["complete"] and name not in named]
 
 
 def _is_of(record: dict, job: Job) -> bool:

@@ -226,9 +226,8 @@ def test_the_table_of_images_grows_with_the_folder(folder):
     Path("images/c.tif").write_bytes(b"no image")
     assert run("images", "--output", "out") == 1
     table = pd.read_csv("out/images.csv")
-    assert table.columns.tolist() == [
-        *("image", "page", "nuclei", "covered", "median_area_px", "file")
-    ]
+    columns = ["image", "page", "nuclei", "covered", "median_area_px", "file"]
+    assert table.columns.tolist() == columns
     assert table.file.tolist() == [str(folder / "images" / name) for name in ("a.tif", "b.tif")]
     assert table[["image", "nuclei"]].values.tolist() == [["a", 2], ["b", 0]]
 
