@@ -84,10 +84,11 @@ def label_nuclei(
     inside = foreground > threshold
     if smoothing:
         distance = _smooth(distance, smoothing)
-    seeds = np.zeros(inside.shape, np.int32)
-    for level in sorted(seed_thresholds, reverse=True):
+    highest, *others = sorted(seed_thresholds, reverse=True)
+    seeds = _drop_small((distance > highest) & inside, min_seed_area)
+    for level in others:
         pieces = _drop_small((distance > level) & inside, min_seed_area)
-        seeds = _add_where_none(seeds, pieces)
+        seeds = _add_where_none(seeds, pieces, np.ones(pieces.max() + 1, bool))
     seeds = _seed_sure_pieces(seeds, inside, foreground, sure)
     # Whole numbers flood faster than floats, and a thousandth of a nucleus's depth is enough.
     depth = np.round(distance * -1000).astype(np.int16)
@@ -177,17 +178,20 @@ def _seed_sure_pieces(
     """Make seeds of the pieces of the foreground that hold none and are probable."""
     pieces, count = ndimage.label(inside, structure=np.ones((3, 3)))
     rather = foreground > 0.5
-    areas = np.bincount(pieces[rather], minlength=count + 1)
-    sums = np.bincount(pieces[rather], foreground[rather], count + 1)
-    return _add_where_none(seeds, np.where((sums > sure * areas)[pieces], pieces, 0))
+    numbers = pieces[rather]
+    areas = np.bincount(numbers, minlength=count + 1)
+    sums = np.bincount(numbers, foreground[rather], count + 1)
+    return _add_where_none(seeds, pieces, sums > sure * areas)
 
 
-def _add_where_none(seeds: np.ndarray, pieces: np.ndarray) -> np.ndarray:
-    """Add to the seeds, under numbers of their own, those pieces that hold none."""
-    free = np.ones(pieces.max() + 1, bool)
-    free[0] = False
-    free[pieces[seeds > 0]] = False
-    return np.where(free[pieces], pieces + seeds.max(), seeds)
+def _add_where_none(seeds: np.ndarray, pieces: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Add to the seeds, under numbers of their own, those wanted pieces that hold none."""
+    added = wanted.copy()
+    added[0] = False
+    added[pieces[seeds > 0]] = False
+    if not added.any():  # as mostly
+        return seeds
+    return np.where(added[pieces], pieces + seeds.max(), seeds)
 
 
 def _drop_small(mask: np.ndarray, min_area: int) -> np.ndarray:
@@ -199,6 +203,8 @@ def _drop_small(mask: np.ndarray, min_area: int) -> np.ndarray:
 def _renumber(label_map: np.ndarray, min_area: int) -> np.ndarray:
     """Drop what has fewer pixels, and close the gaps in the numbers."""
     kept = np.bincount(label_map.ravel(), minlength=1) >= min_area
+    if kept[1:].all():  # to look up every pixel takes long
+        return label_map.astype(np.int32, copy=False)
     kept[0] = False
     return np.where(kept, np.cumsum(kept), 0).astype(np.int32)[label_map]
 

@@ -114,6 +114,7 @@ def predict_tiled(
     rows = _cover_on_grid(height, fixed_height, tile_size, overlap)
     columns = _cover_on_grid(width, fixed_width, tile_size, overlap)
     batch_size = batch_size or max(1, _BATCH_PIXELS // (rows.tile * columns.tile))
+    row_weights, column_weights = rows.weights(), columns.weights()
     blends: dict[str | None, _Blend] = {}
     for tiles, heads in _predictions(
         image, model, rows, columns, batch_size, _SYMMETRIES[augmentations], progress
@@ -121,10 +122,10 @@ def predict_tiled(
         if not blends:
             outputs = _outputs(out, heads, (height, width))
             blends = {name: _Blend(outputs[name], rows, columns) for name in heads}
-        for name, blend in blends.items():
-            # heads may have more tiles: those that filled up the last batch
-            for (row, column), prediction in zip(tiles, heads[name], strict=False):
-                blend.add(row, column, prediction)
+        for position, (row, column) in enumerate(tiles):
+            weights = np.outer(row_weights[row], column_weights[column])[..., None]
+            for name, blend in blends.items():
+                blend.add(row, column, heads[name][position] * weights)
     for blend in blends.values():
         blend.finish()
     return outputs.get(None, outputs)
@@ -170,18 +171,16 @@ class _Blend:
     def __init__(self, out: np.ndarray, rows: Tiles, columns: Tiles):
         self.out = out
         self.rows, self.columns = rows, columns
-        self.row_weights, self.column_weights = rows.weights(), columns.weights()
         self.row = 0
         self.band = np.zeros((rows.tile, columns.end, out.shape[-1]), "float32")
 
-    def add(self, row: int, column: int, prediction: np.ndarray) -> None:
+    def add(self, row: int, column: int, weighted: np.ndarray) -> None:
         """Take in the prediction of a tile, `(height, width, classes)`, in reading order."""
         if row > self.row:
             self._write(self.rows.starts[row])
             self.row = row
-        weights = np.outer(self.row_weights[row], self.column_weights[column])
         left = self.columns.starts[column]
-        self.band[:, left : left + self.columns.tile] += prediction * weights[..., None]
+        self.band[:, left : left + self.columns.tile] += weighted
 
     def finish(self) -> None:
         """Write the last rows."""
@@ -216,7 +215,8 @@ def _predict(
         for name, head in _predict_heads(model, np.ascontiguousarray(turned)).items():
             head = np.rot90(head, -turns, axes=(1, 2))
             head = head[:, :, ::-1] if mirrored else head
-            sums[name] = sums.get(name, 0) + head / len(symmetries)
+            part = head / len(symmetries)
+            sums[name] = sums[name] + part if name in sums else part
     return sums
 
 
