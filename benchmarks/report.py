@@ -46,6 +46,12 @@ OTHER_RECIPES = {
 }
 """What the README calls them, by the end of the names of their results."""
 
+MARKS = {
+    "*": "an earlier recipe, or another network than the preset is now",
+    "†": "several stages by earlier recipes, as the preset's card tells",
+}
+"""What the README says of trainings that are not of today's recipe, by what it marks them with."""
+
 
 def main(argv: list[str] | None = None) -> None:
     """Do what the command line says; print the tables where it says nothing."""
@@ -178,14 +184,17 @@ def presets_table() -> str:
         ("StarDist's 50, one view each", "stardist", "stardist_test", "scores_of_one_view"),
         ("the same, fields unseen in training", "stardist_unseen", "stardist_test", "scores"),
     )
-    scored = []
+    scored, marks = [], set()
     for title, split, part, views in rows:
         for preset in PRESETS:
             if (RESULTS / f"{preset}-{split}.json").exists():
                 result = read(f"{preset}-{split}")
-                steps = f"{steps_trained(result):,}{recipe_mark(result)}"
+                mark = recipe_mark(result)
+                marks.add(mark)
+                steps = f"{steps_trained(result):,}{mark}"
                 scored.append((title, f"`{preset}`", steps, result[views][part]["all"]))
-    return scores_table("preset", scored)
+    legend = [f"Steps marked {mark} are of {MARKS[mark]}." for mark in MARKS if mark in marks]
+    return "\n\n".join([scores_table("preset", scored), *legend])
 
 
 def other_recipes_table() -> str:
@@ -238,11 +247,7 @@ def chosen_threshold_line() -> str:
 
 
 def recipe_mark(result: dict) -> str:
-    """What the README marks a training with: nothing where all of it is of today's recipe.
-
-    A dagger where stages of earlier recipes came before, a star where it is of an earlier recipe
-    alone, or of another network than the preset is now.
-    """
+    """Which of `MARKS` a training has; empty where all of it is of today's recipe."""
     recipes = [
         model_cards.with_crossentropy_weight(stage["recipe"]) for stage in training_stages(result)
     ]
@@ -343,9 +348,14 @@ def recipes_table() -> str:
 
 def separation_table() -> str:
     """What each method to separate touching nuclei scores with its best settings."""
-    methods = read("nuclei_base-grouped-separation")["methods"]
-    lines = ["| maps | DSB score | AP@0.5 | merged | split |", "| --- | --- | --- | --- | --- |"]
-    for method, trials in methods.items():
+    result = read("nuclei_base-grouped-separation")
+    lines = [
+        f"(`nuclei_base` after {steps_trained(result):,} steps.)",
+        "",
+        "| maps | DSB score | AP@0.5 | merged | split |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for method, trials in result["methods"].items():
         best = max(trials, key=lambda trial: trial["dsb_per_image"])
         lines.append(
             f"| {method} | {best['dsb_per_image']:.3f} | {best['ap50_per_image']:.3f}"

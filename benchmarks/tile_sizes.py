@@ -18,6 +18,7 @@ from tqdm import tqdm
 import keras_nuclei
 from benchmarks import nuclei, runs
 from benchmarks.diameters import one_of_each_field
+from benchmarks.inference import as_function
 from keras_nuclei import instances, runtimes
 from keras_nuclei.images import normalize
 from keras_nuclei.maps import predict_maps, resize, scaled_size
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     result = {
         "weights": {PRESET: keras_nuclei.PRESETS[PRESET].sha256},
         "images": {group: len(images) for group, images in groups.items()},
-        "trials": compare(groups, runtimes.fastest(PRESET)),
+        "trials": compare(groups, as_function(runtimes.fastest(PRESET))),
         "environment": runs.environment(),
     }
     runs.write_json(args.output, result)

@@ -957,10 +957,11 @@ def test_what_is_hidden_has_to_be_named(pattern, expected, folder):
     assert {name.replace(".", "_"): n for name, n in rows_by_image().items()} == expected
 
 
-def test_a_folder_within_a_hidden_one_is_as_any(folder):
-    Path(".data").mkdir()
-    tifffile.imwrite(".data/a.tif", squares(1))
-    assert run(folder / ".data", "--output", "out") == 0
+@pytest.mark.parametrize("hidden", [".data", ".[old]"])
+def test_a_folder_within_a_hidden_one_is_as_any(hidden, folder):
+    Path(hidden).mkdir()
+    tifffile.imwrite(Path(hidden, "a.tif"), squares(1))
+    assert run(folder / hidden, "--output", "out") == 0
     assert rows_by_image() == {"a": 1}
 
 
