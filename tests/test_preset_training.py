@@ -882,6 +882,14 @@ def test_trainings_are_marked_by_the_recipe_that_they_are_of():
         assert report.recipe_mark(training(further, continues=training(first))) == mark
 
 
+@pytest.mark.parametrize("mark", ["", *report.MARKS])
+def test_the_table_of_presets_explains_the_marks_in_it(mark, monkeypatch):
+    monkeypatch.setattr(report, "recipe_mark", lambda result: mark)
+    table = report.presets_table()
+    explained = [each for each, meaning in report.MARKS.items() if meaning in table]
+    assert explained == ([mark] if mark else [])
+
+
 @pytest.mark.parametrize("is_packed", [False, True])
 def test_scores_and_picture_of_what_ships_are_published(is_packed, tmp_path, monkeypatch):
     results, run = tmp_path / "results", tmp_path / "run"
