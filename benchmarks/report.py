@@ -1,4 +1,4 @@
-"""The numbers of the README and the model cards, made from `benchmarks/results/*.json`.
+"""The numbers of the READMEs and the model cards, made from `benchmarks/results/*.json`.
 
 python -m benchmarks.report --publish runs/reference-random-seed0   # copy a run's scores
 python -m benchmarks.report --write                                 # write tables and cards
@@ -31,7 +31,6 @@ from keras_nuclei.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-README = ROOT / "README.md"
 WEIGHTS = ROOT / "keras_nuclei" / "weights"
 RUNTIMES = {"openvino": "OpenVINO takes", "onnxruntime": "ONNX Runtime takes"}
 STEPS = ("reading", "network", "separation", "writing")
@@ -44,13 +43,13 @@ OTHER_RECIPES = {
     "stages": "earlier ones, in stages",
     "efficientnet_lite0": "EfficientNet-Lite0 as encoder, longer",
 }
-"""What the README calls them, by the end of the names of their results."""
+"""What their table calls them, by the end of the names of their results."""
 
 MARKS = {
     "*": "an earlier recipe, or another network than the preset is now",
     "†": "several stages by earlier recipes, as the preset's card tells",
 }
-"""What the README says of trainings that are not of today's recipe, by what it marks them with."""
+"""What is said of trainings that are not of today's recipe, by what they are marked with."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -59,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--publish", type=Path, nargs="+", default=[], metavar="RUN")
     parser.add_argument("--overwrite", action="store_true", help="replace published scores")
     parser.add_argument(
-        "--write", action="store_true", help="write README.md's tables and the model cards"
+        "--write", action="store_true", help="write the READMEs' tables and the model cards"
     )
     parser.add_argument("--check", action="store_true", help="fail where they differ")
     args = parser.parse_args(argv)
@@ -67,8 +66,10 @@ def main(argv: list[str] | None = None) -> None:
         publish(run, args.overwrite)
     if args.publish and not (args.write or args.check):
         return
-    blocks = {name: make() for name, make in BLOCKS.items()}
-    texts = {README: fill(README.read_text(), blocks)}
+    blocks = {
+        page: {name: make() for name, make in makers.items()} for page, makers in BLOCKS.items()
+    }
+    texts = {ROOT / page: fill((ROOT / page).read_text(), blocks[page]) for page in blocks}
     texts |= {WEIGHTS / preset.card: model_card(name) for name, preset in PRESETS.items()}
     if args.write:
         for path, text in texts.items():
@@ -76,12 +77,11 @@ def main(argv: list[str] | None = None) -> None:
     elif args.check:
         for path, text in texts.items():
             if not path.exists() or path.read_text() != text:
-                sys.exit(
-                    f"{path.name} and {RESULTS} differ. Run: python -m benchmarks.report --write"
-                )
-        print(f"{', '.join(path.name for path in texts)} agree with {RESULTS}.")
+                sys.exit(f"{path} and {RESULTS} differ. Run: python -m benchmarks.report --write")
+        names = ", ".join(str(path.relative_to(ROOT)) for path in texts)
+        print(f"{names} agree with {RESULTS}.")
     else:
-        print("\n\n".join(make() for make in BLOCKS.values()))
+        print("\n\n".join(text for page in blocks.values() for text in page.values()))
 
 
 def publish(run: Path, overwrite: bool) -> None:
@@ -126,7 +126,7 @@ def fill(text: str, blocks: dict[str, str]) -> str:
             pattern, lambda match, block=block: f"{match[1]}{block}\n{match[2]}", text, flags=re.S
         )
         if places != 1:
-            raise ValueError(f"README.md needs one place <!-- report:{name} -->; it has {places}.")
+            raise ValueError(f"There must be one place <!-- report:{name} -->; there are {places}.")
     return text
 
 
@@ -377,7 +377,10 @@ def thresholds_table() -> str:
     best = max(trials, key=lambda trial: trial["dsb_per_image"])["settings"]
     now = segment_settings()
     if best != {key: now[key] for key in best}:
-        sys.exit(f"README.md says that `segment`'s settings are the best tried; these are: {best}.")
+        sys.exit(
+            "benchmarks/README.md says that `segment`'s settings are the best tried; these are: "
+            f"{best}."
+        )
     steps = (
         (0.5, (0.5, 0.6, 0.7, 0.8), 2.5),
         (0.5, SEED_THRESHOLDS, 2.5),
@@ -547,31 +550,36 @@ def exports_page() -> str:
 
 
 BLOCKS = {
-    "reference": reference_table,
-    "training": training_line,
-    "fields": fields_line,
-    "speedrun": speedrun_line,
-    "data": data_table,
-    "presets": presets_table,
-    "other_recipes": other_recipes_table,
-    "chosen_threshold": chosen_threshold_line,
-    "modalities": modalities_table,
-    "recipes": recipes_table,
-    "separation": separation_table,
-    "thresholds": thresholds_table,
-    "diameters": diameters_line,
-    "sizes": sizes_table,
-    "tile_sizes": tile_sizes_table,
-    "inference": inference_table,
-    "runtimes": runtimes_line,
-    "rivals": rivals_block,
+    "README.md": {
+        "presets": presets_table,
+        "chosen_threshold": chosen_threshold_line,
+        "modalities": modalities_table,
+        "inference": inference_table,
+        "runtimes": runtimes_line,
+        "reference": reference_table,
+        "training": training_line,
+        "fields": fields_line,
+        "speedrun": speedrun_line,
+        "data": data_table,
+        "rivals": rivals_block,
+    },
+    "benchmarks/README.md": {
+        "other_recipes": other_recipes_table,
+        "recipes": recipes_table,
+        "separation": separation_table,
+        "thresholds": thresholds_table,
+        "sizes": sizes_table,
+        "diameters": diameters_line,
+        "tile_sizes": tile_sizes_table,
+    },
 }
+"""What stands between `<!-- report:NAME -->` and `<!-- end -->`, by page and name."""
 
 PAGES = {
     "ablation": lambda: ablation_page.page(read("ablation")),
     "exports": exports_page,
 }
-"""Pages of the docs, by name, beside those that are made of the README."""
+"""Pages of the docs, by name, beside those that are made of the READMEs."""
 
 
 def reference_runs(split: str) -> list[dict]:

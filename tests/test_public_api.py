@@ -149,7 +149,8 @@ def test_code_blocks_of_the_readme_run(block, tmp_path):
 
 
 def test_commands_of_the_readme_exist():
-    modules = set(re.findall(r"python -m ([\w.]+)", README)) - {"venv", "pytest"}
+    text = README + (ROOT / "benchmarks" / "README.md").read_text()
+    modules = set(re.findall(r"python -m ([\w.]+)", text)) - {"venv", "pytest"}
     assert modules >= {"benchmarks", "benchmarks.report", "tfds_dsb2018"}
     for module in modules:
         spec = importlib.util.find_spec(module)
@@ -158,9 +159,10 @@ def test_commands_of_the_readme_exist():
         assert spec is not None, module
 
 
-def test_the_readme_names_files_that_exist():
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", ["README.md", "benchmarks/README.md", "tfds_dsb2018/README.md"])
+def test_the_readmes_name_files_that_exist(page):
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", (ROOT / page).read_text()):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])

@@ -20,6 +20,13 @@ from benchmarks import report
 
 ROOT = Path(__file__).parent.parent.parent
 
+MADE_OF = {
+    ROOT / "README.md": "scores",
+    ROOT / "benchmarks" / "README.md": "trials",
+    ROOT / "tfds_dsb2018" / "README.md": "dsb2018",
+}
+"""Pages of results, by the files that they are made of: links to those lead to them."""
+
 
 def setup(app):
     """Register with Sphinx, ahead of the gallery, whose pages link to these."""
@@ -132,13 +139,14 @@ def _summary(names) -> list[str]:
 def result_pages(folder: Path) -> dict[str, str]:
     """Make the pages of what was measured, from the files where it stands."""
     readme = (ROOT / "README.md").read_text()
-    data_set = ROOT / "tfds_dsb2018"
+    benchmarks, data_set = ROOT / "benchmarks", ROOT / "tfds_dsb2018"
     cards = sorted((ROOT / "keras_nuclei" / "weights").glob("*.md"))
     # What benchmarks.report makes for the site alone: whole pages, by name.
     reports = {name: make() for name, make in getattr(report, "PAGES", {}).items()}
     target = folder / "results"
     pages = {
         "scores": relink(section(readme, "Results"), ROOT, target),
+        "trials": relink((benchmarks / "README.md").read_text(), benchmarks, target),
         "encoders": encoders_page(),
         **{name: relink(text, ROOT, target) for name, text in reports.items()},
         **{card.stem: relink(card.read_text(), card.parent, target) for card in cards},
@@ -166,7 +174,8 @@ def section(text: str, title: str) -> str:
 def relink(text: str, source: Path, target: Path) -> str:
     """Make the links of a Markdown text, relative to `source`, relative to `target`.
 
-    A link to a folder, which a site can't show, becomes its text.
+    A link to a folder, which a site can't show, becomes its text; one to what a page is made of
+    leads to the page.
     """
 
     def link(match: re.Match) -> str:
@@ -174,6 +183,8 @@ def relink(text: str, source: Path, target: Path) -> str:
         file = source / path
         if file.is_dir():
             return label
+        if page := MADE_OF.get(Path(os.path.normpath(file))):
+            return f"[{label}]({page}.md)"
         return f"{mark}[{label}]({os.path.relpath(file, target)})"
 
     return re.sub(r"(!?)\[([^\]]*)\]\((?!\w+:|#)([^)\s]+)\)", link, text)
