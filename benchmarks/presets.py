@@ -91,8 +91,7 @@ class Recipe:
 
 RECIPES = {
     "nuclei_small": Recipe(epochs=50),
-    # 0.3 to 0.9 seconds a step on two cores. What each run took, on what, and how it scored is in
-    # its JSON.
+    # What each run took, on what, and how it scored is in its JSON.
     "nuclei_base": Recipe(epochs=80),
 }
 

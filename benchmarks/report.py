@@ -241,8 +241,8 @@ def chosen_threshold_line() -> str:
     )
     return (
         "The run of `nuclei_base` on the random split is scored by a threshold of "
-        f"{result['threshold']}, the best of the validation part by pixel accuracy ({trials}); "
-        f"`segment`'s is {THRESHOLD}."
+        f"{result['threshold']}, the best of the validation part by pixel accuracy, without "
+        f"StarDist's images ({trials}); its row of one view by `segment`'s, {THRESHOLD}."
     )
 
 
@@ -424,6 +424,8 @@ def sizes_table() -> str:
     images = {group: trials[0]["scores"][group]["images"] for group in titles}
     heads = [f"DSB score: {title.format(images=images[group])}" for group, title in titles.items()]
     lines = [
+        f"(`nuclei_base` after {steps_trained(result):,} steps.)",
+        "",
         f"| not below | not above | {' | '.join(heads)} | merged | split |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
@@ -444,7 +446,7 @@ def tile_sizes_table() -> str:
     images = result["images"]
     lines = [
         f"| tiles of | sharing | stained tissue, enlarged ({images['tissue']}) "
-        f"| other images above 512 pixels ({images['large']}) | pixels seen |",
+        f"| other images above 512 pixels ({images['large']}) | pixels seen / of the image |",
         "| --- | --- | --- | --- | --- |",
     ]
     for trial in result["trials"]:

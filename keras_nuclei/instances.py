@@ -189,7 +189,7 @@ def _add_where_none(seeds: np.ndarray, pieces: np.ndarray, wanted: np.ndarray) -
     added = wanted.copy()
     added[0] = False
     added[pieces[seeds > 0]] = False
-    if not added.any():  # as mostly
+    if not added.any():  # mostly so, and to look up every pixel takes long
         return seeds
     return np.where(added[pieces], pieces + seeds.max(), seeds)
 

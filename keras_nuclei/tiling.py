@@ -122,6 +122,7 @@ def predict_tiled(
         if not blends:
             outputs = _outputs(out, heads, (height, width))
             blends = {name: _Blend(outputs[name], rows, columns) for name in heads}
+        # Heads may hold more: what filled up the last batch.
         for position, (row, column) in enumerate(tiles):
             weights = np.outer(row_weights[row], column_weights[column])[..., None]
             for name, blend in blends.items():
@@ -175,7 +176,7 @@ class _Blend:
         self.band = np.zeros((rows.tile, columns.end, out.shape[-1]), "float32")
 
     def add(self, row: int, column: int, weighted: np.ndarray) -> None:
-        """Take in the prediction of a tile, `(height, width, classes)`, in reading order."""
+        """Take in the weighted prediction of a tile, `(h, w, classes)`, in reading order."""
         if row > self.row:
             self._write(self.rows.starts[row])
             self.row = row

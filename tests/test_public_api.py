@@ -150,7 +150,9 @@ def test_code_blocks_of_the_readme_run(block, tmp_path):
 
 def test_commands_of_the_readme_exist():
     text = README + (ROOT / "benchmarks" / "README.md").read_text()
-    modules = set(re.findall(r"python -m ([\w.]+)", text)) - {"venv", "pytest"}
+    modules = set(
+        re.findall(r"(?:python -m |`)((?:benchmarks|tfds_dsb2018)(?:\.\w+)*)\b(?!/)", text)
+    )
     assert modules >= {"benchmarks", "benchmarks.report", "tfds_dsb2018"}
     for module in modules:
         spec = importlib.util.find_spec(module)
