@@ -233,17 +233,21 @@ def scores_table(column: str, rows: list[tuple[str, str, str, dict]]) -> str:
     return "\n".join(lines)
 
 
-def chosen_threshold_line() -> str:
-    """By which threshold the preset's random split is scored, and what others make of it."""
-    result = read("nuclei_base-random")
-    trials = ", ".join(
-        f"{trial['threshold']}: {trial['accuracy']:.4f}" for trial in result["threshold_trials"]
-    )
-    return (
-        "The run of `nuclei_base` on the random split is scored by a threshold of "
-        f"{result['threshold']}, the best of the validation part by pixel accuracy, without "
-        f"StarDist's images ({trials}); its row of one view by `segment`'s, {THRESHOLD}."
-    )
+def chosen_thresholds() -> str:
+    """By which thresholds the preset's splits are scored, and what others make of them."""
+    lines = [
+        "Where a split has a validation part, the run of `nuclei_base` is scored by the threshold "
+        "that is the best of it by pixel accuracy, without StarDist's images; one view each by "
+        f"`segment`'s, {THRESHOLD}:",
+        "",
+    ]
+    for split in ("random", "grouped"):
+        result = read(f"nuclei_base-{split}")
+        trials = ", ".join(
+            f"{trial['threshold']}: {trial['accuracy']:.4f}" for trial in result["threshold_trials"]
+        )
+        lines.append(f"- {split} split: {result['threshold']} ({trials})")
+    return "\n".join(lines)
 
 
 def recipe_mark(result: dict) -> str:
@@ -554,7 +558,7 @@ def exports_page() -> str:
 BLOCKS = {
     "README.md": {
         "presets": presets_table,
-        "chosen_threshold": chosen_threshold_line,
+        "chosen_thresholds": chosen_thresholds,
         "modalities": modalities_table,
         "inference": inference_table,
         "runtimes": runtimes_line,
