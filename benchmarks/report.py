@@ -271,6 +271,11 @@ def steps_trained(result: dict) -> int:
     return sum(model_cards.steps(stage["recipe"]) for stage in training_stages(result))
 
 
+def trained_for(result: dict) -> list[str]:
+    """The lines above the table of a trial: how long its network was trained."""
+    return [f"(`nuclei_base` after {steps_trained(result):,} steps.)", ""]
+
+
 def model_card(name: str) -> str:
     """The model card of a preset."""
     weights = WEIGHTS / PRESETS[name].file
@@ -354,8 +359,7 @@ def separation_table() -> str:
     """What each method to separate touching nuclei scores with its best settings."""
     result = read("nuclei_base-grouped-separation")
     lines = [
-        f"(`nuclei_base` after {steps_trained(result):,} steps.)",
-        "",
+        *trained_for(result),
         "| maps | DSB score | AP@0.5 | merged | split |",
         "| --- | --- | --- | --- | --- |",
     ]
@@ -372,8 +376,7 @@ def thresholds_table() -> str:
     """What thresholds and smoothing are good for, changed one after the other."""
     result = read("nuclei_base-random-separation")
     lines = [
-        f"(`nuclei_base` after {steps_trained(result):,} steps.)",
-        "",
+        *trained_for(result),
         "| foreground above | seeds above | smoothed by | DSB score | AP@0.5 | merged | split |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
@@ -428,8 +431,7 @@ def sizes_table() -> str:
     images = {group: trials[0]["scores"][group]["images"] for group in titles}
     heads = [f"DSB score: {title.format(images=images[group])}" for group, title in titles.items()]
     lines = [
-        f"(`nuclei_base` after {steps_trained(result):,} steps.)",
-        "",
+        *trained_for(result),
         f"| not below | not above | {' | '.join(heads)} | merged | split |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
