@@ -7,6 +7,7 @@ python -m benchmarks.report --check                                 # do they ag
 
 import argparse
 import dataclasses
+import itertools
 import json
 import re
 import shutil
@@ -507,6 +508,20 @@ def runtimes_line() -> str:
     return f"For the forward pass of 512x512 pixels, next to Keras: {'; '.join(sentences)}."
 
 
+def growth_line() -> str:
+    """How the time without the network grows with the pixels."""
+    points = read("inference")["separation"]["by_pixels"]
+    steps = [
+        f"{after['seconds'] / before['seconds']:.1f} from {before['size']}x{before['size']} to "
+        f"{after['size']}x{after['size']}"
+        for before, after in itertools.pairwise(points)
+    ]
+    return (
+        "For four times the pixels, with as many nuclei in each part of the image, all but the "
+        f"network takes so many times as long: {', '.join(steps)}."
+    )
+
+
 def speedrun_line() -> str:
     """How much sooner `fast` gets there than `reference`."""
     result = read("speedrun")
@@ -564,6 +579,7 @@ BLOCKS = {
         "modalities": modalities_table,
         "inference": inference_table,
         "runtimes": runtimes_line,
+        "growth": growth_line,
         "reference": reference_table,
         "training": training_line,
         "fields": fields_line,

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import distance_transform_edt, gaussian_filter, label
+from skimage.segmentation import watershed
 
 from keras_nuclei import instances, matching
 from keras_nuclei.instances import label_nuclei
@@ -183,6 +184,34 @@ def test_what_touches_at_a_corner_is_flooded_too():
     distance = np.zeros_like(foreground)
     distance[8:14, 8:14] = 1
     np.testing.assert_array_equal(label_nuclei(foreground, distance) > 0, foreground > 0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    height=st.integers(1, 25),
+    width=st.integers(1, 40),
+    covered=st.floats(0.3, 1),
+    share=st.floats(0.05, 0.7),
+    seed=st.integers(0, 99),
+)
+def test_flooded_as_by_one_watershed_of_all(height, width, covered, share, seed):
+    # No two pixels are equally deep: scikit-image's watershed then has but one answer.
+    generator = np.random.default_rng(seed)
+    distance = generator.permutation(1000)[: height * width].reshape(height, width)
+    distance = (distance / 1000).astype("float32")
+    inside = gaussian_filter(generator.random((height, width)), 1)
+    inside = inside <= np.quantile(inside, covered)
+    seeds, _ = label((distance > 1 - share) & inside, np.ones((3, 3)))
+    expected = watershed(-distance, seeds, connectivity=2, mask=inside)
+    found = label_nuclei(
+        np.where(inside, 0.6, 0.1),  # what has no seed is not sure enough to become one
+        distance,
+        seed_thresholds=[1 - share],
+        smoothing=0,
+        min_seed_area=1,
+        min_area=1,
+    )
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64", "uint8", "bool"])
