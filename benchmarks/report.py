@@ -511,14 +511,13 @@ def runtimes_line() -> str:
 def growth_line() -> str:
     """How the time without the network grows with the pixels."""
     points = read("inference")["separation"]["by_pixels"]
-    steps = [
-        f"{after['seconds'] / before['seconds']:.1f} from {before['size']}x{before['size']} to "
-        f"{after['size']}x{after['size']}"
-        for before, after in itertools.pairwise(points)
-    ]
+    sizes = " to ".join(f"{point['size']}x{point['size']}" for point in points)
+    pairs = list(itertools.pairwise(points))
+    ratios = ", ".join(f"{after['seconds'] / before['seconds']:.1f}" for before, after in pairs)
+    (pixels,) = {(after["size"] / before["size"]) ** 2 for before, after in pairs}
     return (
-        "For four times the pixels, with as many nuclei in each part of the image, all but the "
-        f"network takes so many times as long: {', '.join(steps)}."
+        f"From {sizes} pixels, with nuclei equally dense, all but the network takes {ratios} times "
+        f"as long, each time for {pixels:.0f} times the pixels."
     )
 
 

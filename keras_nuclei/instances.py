@@ -169,15 +169,26 @@ def _smooth(values: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _flood(seeds: np.ndarray, pieces: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """Flood the pieces of the foreground with the numbers of the seeds, the deepest pixels first.
+    """Flood each piece of the foreground with the numbers of its seeds, the deepest pixels first.
 
-    All that waits for its turn is in one queue, which is slow where it is long, or leads to and fro
-    in memory. So only the rims of seeds wait in it, and the pieces have their turns one by one.
+    The watershed keeps the pixels whose turn is to come in one queue, which is slow where it is
+    long, and where pixels follow each other that are far apart in memory. So the inside of a seed,
+    from which nothing floods, is left out and filled in at the end; and one piece comes after the
+    other, which changes nothing but the time, since no flood leaves its piece.
+
+    Args:
+        seeds: int32 `(H, W)`, 0 where none is; all within pieces.
+        pieces: int32 `(H, W)`: the foreground, numbered where pixels touch, if only at corners.
+        distance: float32 `(H, W)`, 0..1.
+
+    Returns:
+        int32 `(H, W)`, 0 where no seed's flood comes.
     """
     from skimage.segmentation import watershed  # takes a second to import
 
     within = cv2.erode((seeds > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    # A thousandth of a nucleus's depth is enough. All of a piece comes before the next one.
+    # A thousandth of a nucleus's depth is enough: a piece has its turn within fewer than 2000.
+    # Floats, as the watershed makes of them in any case: int32 would not hold them of all pieces.
     order = 2000.0 * pieces - np.round(distance * 1000)
     label_map = watershed(order, seeds, connectivity=2, mask=(pieces > 0) & ~within)
     return np.where(within, seeds, label_map)
