@@ -31,7 +31,7 @@ while the recipe grew.
 
 From ImageNet weights, {steps} steps of {batch_size} crops of {crop_size}x{crop_size} pixels, Adam,
 learning rate up to {learning_rate}. Of the crops, {shares}.
-They are scaled (nuclei of about 10 to 80 pixels), rotated, mirrored, stretched, tinted or stained
+They are scaled (nuclei of about {known} pixels), rotated, mirrored, stretched, tinted or stained
 otherwise, inverted, made brighter, darker, blurred, noisy.
 The foreground was learned {foreground_loss}.
 {dropped}{hours:.1f} hours on {cpus} CPU cores, shared with other work.
@@ -125,6 +125,7 @@ def card(name: str, single: dict, packed: dict, size: int, table: str) -> str:
         dsb=scores["dsb_per_image"],
         half_dice=half_scores["dice"],
         half_dsb=half_scores["dsb_per_image"],
+        known=f"{augmentation.SMALLEST_DIAMETER} to {augmentation.LARGEST_DIAMETER}",
         largest=LARGEST_DIAMETER,
         clump=CLUMP / FAR,
     )

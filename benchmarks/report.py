@@ -42,7 +42,7 @@ OTHER_RECIPES = {
     "three_quarters": "three quarters cross-entropy, longer",
     "cross_entropy": "cross-entropy alone",
     "stages": "earlier ones, in stages",
-    "efficientnet_lite0": "EfficientNet-Lite0 as encoder, longer",
+    "efficientnet_lite0": "today's but for the encoder, longer",
 }
 """What their table calls them, by the end of the names of their results."""
 

@@ -70,7 +70,7 @@ def caption(result: dict) -> str:
     return (
         f"{result['images']['train']} training and {result['images']['validation']} validation "
         f"images of {settings['image_size']}x{settings['image_size']} pixels, batches of "
-        f"{settings['batch_size']}, float32, {settings['threads']} threads; "
+        f"{settings['batch_size']}, float32, threads: {settings['threads']}; "
         f"equal epochs: {settings['epochs']}, cut after {settings['limit']:g} s; equal time: "
         f"{settings['seconds']:g} s of training steps. Scores of the validation images at "
         f"threshold 0.5, of all pixels together; predicting nothing has the pixel accuracy "

@@ -194,9 +194,10 @@ def _segment_all(
             other_failures.append(f"{table}.csv: {_explain(error)} Run the same command once more.")
     if others := folder.others(jobs):
         some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        tables = ", and so do its tables" if "csv" in arguments.formats else ""
         _say(
-            f"{folder.path} also holds the results of {len(others)} not named now ({some}), and so "
-            "do its tables. To be without them, choose another folder."
+            f"{folder.path} also holds the results of {len(others)} not named now ({some})"
+            f"{tables}. To be without them, choose another folder."
         )
     _say_failures(f"Of {len(jobs)} images, these failed:", failures)
     _say_failures("Apart from images, these failed:", other_failures)
@@ -267,9 +268,11 @@ def _segment_one(
 def _require_utf8(path: Path) -> None:
     """Refuse a name that no table could hold before an image is segmented in vain."""
     try:
-        str(path).encode()
+        f"{path} {path.resolve()}".encode()  # where one is a link, the other may be text alone
     except UnicodeEncodeError:
-        raise ValueError("its name is not encoded as UTF-8: rename it") from None
+        raise ValueError(
+            "its name, or that of a folder that it is in, is not encoded as UTF-8: rename it"
+        ) from None
 
 
 def _doubt(found: float, diameter: float | None) -> str:

@@ -995,11 +995,18 @@ def test_nobody_has_to_read_on(folder, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Elsewhere names are always Unicode.")
-def test_a_name_that_is_no_text_fails_before_it_is_segmented(folder, capsys):
-    path = Path("images", os.fsdecode(b"n\xff.tif"))
+@pytest.mark.parametrize("where", ["name", "folder", "link"])
+def test_a_name_that_is_no_text_fails_before_it_is_segmented(folder, capsys, monkeypatch, where):
+    bad = os.fsdecode(b"n\xff")
+    path = Path(bad, "n.tif") if where == "folder" else Path("images", f"{bad}.tif")
+    path.parent.mkdir(exist_ok=True)
     tifffile.imwrite(path, squares(1))
-    assert run("images", "--output", "out", load_segmenter=lambda arguments: not_called) == 1
-    assert "its name is not encoded as UTF-8: rename it" in capsys.readouterr().err
+    if where == "link":
+        path.rename("n.tif")
+        path.symlink_to(Path("n.tif").resolve())
+    monkeypatch.chdir(path.parent)
+    assert run("*.tif", "--output", "out", load_segmenter=lambda arguments: not_called) == 1
+    assert "is not encoded as UTF-8: rename it" in capsys.readouterr().err
 
 
 def test_files_in_formats_that_are_not_asked_for_are_in_nobodys_way(folder):

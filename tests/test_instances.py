@@ -214,6 +214,21 @@ def test_flooded_as_by_one_watershed_of_all(height, width, covered, share, seed)
     np.testing.assert_array_equal(found, expected)
 
 
+def test_a_seed_floods_across_corners_from_within():
+    # Of the first seed, the pixel with all four neighbours in the seed is the deepest: it floods
+    # the pixel between the seeds, which it touches at a corner, before the second seed does.
+    distance = np.float32(
+        [
+            [0.6, 0.6, 0.6, 0.0],
+            [0.6, 1.0, 0.6, 0.0],
+            [0.6, 0.6, 0.3, 0.0],
+            [0.0, 0.0, 0.0, 0.9],
+        ]
+    )
+    found = label_nuclei(distance > 0, distance, smoothing=0, min_seed_area=1, min_area=1)
+    assert found[2, 2] == found[1, 1] != found[3, 3] > 0
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float64", "uint8", "bool"])
 def test_any_real_dtype(dtype):
     _, foreground, _ = draw([(20, 20, 8), (40, 60, 8)])
