@@ -144,7 +144,12 @@ def make_parser() -> argparse.ArgumentParser:
         "'day1/**/*' for the folders inside, too",
     )
     add("--output", type=_folder, required=True, metavar="FOLDER", help="for the results")
-    add("--model", default="nuclei_base", help="name or .keras file (default: %(default)s)")
+    add(
+        "--model",
+        type=_model,
+        default="nuclei_base",
+        help="name or .keras file (default: %(default)s)",
+    )
     size = segment.add_mutually_exclusive_group()
     size.add_argument(
         "--diameter", type=_positive, help="of a typical nucleus, in pixels (default: estimated)"
@@ -205,6 +210,14 @@ def _number(text: str, kind: Callable[[str], Number]) -> Number:
 def _folder(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("must be the name of a folder; got ''")
+    return _at_home(text)
+
+
+def _model(text: str) -> str:
+    return str(_at_home(text)) if text.endswith(".keras") else text
+
+
+def _at_home(text: str) -> Path:
     try:
         return _at(text)
     except RuntimeError as error:  # there is no such home

@@ -1161,12 +1161,15 @@ def test_what_the_terminal_cannot_write_is_spelled_out(folder, monkeypatch):
     assert Path("\u51fa/images.csv").exists()
 
 
-def test_home_is_found_in_the_name_of_the_output(folder, monkeypatch):
+def test_home_is_found_in_the_names_of_the_output_and_the_model(folder, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("USERPROFILE", str(folder))
     tifffile.imwrite("images/a.tif", squares(2))
-    assert run("images/a.tif", "--output=~/out") == 0
+    Path("own.keras").touch()
+    assert run("images/a.tif", "--output=~/out", "--model=~/own.keras") == 0
     assert visible("out") == OUTPUTS
+    error = refuse(capsys, "images/a.tif", "--output=out", "--model=~nosuchuser/own.keras")
+    assert "--model: Could not determine home" in error
 
 
 def test_version(capsys):
