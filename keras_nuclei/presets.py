@@ -48,7 +48,7 @@ PRESETS = {
             "upsampling": "nearest",
         },
         file="nuclei_small.npz",
-        sha256="668eaaefe67d7c0149d8f4a6a72c079b151a270f0a9d6031d894658bb81e5d24",
+        sha256="4c22aff576fb32ca174c926d25946110fd812780497727aca0d3c8dd361191fa",
         graph="nuclei_small.onnx",
         graph_sha256="06c0ff83ba36950b0d4466dc8b7e9801bc0005f7d663f020f02d01eaeab77d50",
         card="nuclei_small.md",
