@@ -5,14 +5,18 @@
 The official test images are written as PNG files, segmented by each preset as
 `keras_nuclei.segment` does, and their label maps written as TIFF files; each step is timed. Beside
 it stands the floor: what the network takes for as many pixels in a tight loop of forward passes.
-Times depend on the machine, so look at the shares and ratios. Where ONNX Runtime or OpenVINO are
-installed, their forward passes are timed next to Keras's. What all but the network costs by pixels
-and by nuclei is timed on drawn nuclei, with a model that costs nothing. About eight minutes on two
-cores.
+Times depend on the machine, so look at the shares and ratios: what is compared is timed in turns,
+and of the rounds the shortest counts, which other work on the machine has disturbed least.
+
+Where ONNX Runtime or OpenVINO are installed, their forward passes are timed next to Keras's. What
+all but the network costs by pixels and by nuclei is timed on drawn nuclei, with a model that costs
+nothing. About ten minutes on two cores.
 """
 
 import argparse
 import contextlib
+import functools
+import itertools
 import json
 import statistics
 import subprocess
@@ -20,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
 import cv2
@@ -53,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data_dir", help="where TFDS keeps prepared data sets")
     parser.add_argument("--output", type=Path, help="JSON file to write, and a PNG beside it")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each (default 3)")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each (default 5)")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.memory_of:  # the child process whose memory is measured
@@ -67,17 +71,19 @@ def main(argv: list[str] | None = None) -> None:
     official = nuclei.load("dsb2018", "test", args.data_dir)
     weights = {name: preset.sha256 for name, preset in keras_nuclei.PRESETS.items()}
     settings = {"weights": weights, **segment_settings()}
-    result = {"presets": {}, "environment": environment(), **settings}
     with tempfile.TemporaryDirectory() as folder:
         files = write_images(official, Path(folder))
-        for name in keras_nuclei.PRESETS:
-            result["presets"][name] = measure_preset(name, files, args.rounds)
-    print(json.dumps(result["presets"], indent=1))
-    drawn = dict.fromkeys(BY_PIXELS + BY_NUCLEI)  # one image is in both
-    separation = {each: measure_separation(*each, args.rounds) for each in drawn}
-    result["separation"] = {
-        "by_pixels": [separation[each] for each in BY_PIXELS],
-        "by_nuclei": [separation[each] for each in BY_NUCLEI],
+        presets = measure_presets(files, args.rounds)
+    print(json.dumps(presets, indent=1))
+    separation = measure_separation([*BY_PIXELS, *BY_NUCLEI], args.rounds)
+    result = {
+        "presets": presets,
+        "environment": environment(),
+        **settings,
+        "separation": {
+            "by_pixels": [separation[each] for each in BY_PIXELS],
+            "by_nuclei": [separation[each] for each in BY_NUCLEI],
+        },
     }
     if args.output:
         write_json(args.output, result)
@@ -102,33 +108,47 @@ def write_images(rows: list[nuclei.NucleiImage], folder: Path) -> dict[str, list
     return files
 
 
-def measure_preset(name: str, files: dict[str, list[Path]], rounds: int) -> dict:
-    """Times of a preset by group of files, each the median over the rounds."""
-    fastest = runtimes.fastest(name)
-    model = as_function(fastest)
-    result = {}
+def in_turns(
+    measurements: dict[Hashable, Callable[[], dict[str, float]]], rounds: int
+) -> dict[Hashable, dict[str, float]]:
+    """What is measured, one after the other and round by round; of each the shortest time."""
+    times = defaultdict(list)
+    for _ in range(rounds):
+        for name, measure in measurements.items():
+            times[name].append(measure())
+    return {
+        name: {key: min(each[key] for each in found) for key in found[0]}
+        for name, found in times.items()
+    }
+
+
+def measure_presets(files: dict[str, list[Path]], rounds: int) -> dict[str, dict[str, dict]]:
+    """Times of each preset by group of files."""
+    fastest = {name: runtimes.fastest(name) for name in keras_nuclei.PRESETS}
+    models = {name: as_function(model) for name, model in fastest.items()}
+    result: dict[str, dict[str, dict]] = {name: {} for name in models}
     for group, paths in files.items():
         # Keras compiles every size once, when it is first seen: that is not what is measured.
-        for path in paths:
+        for path, model in itertools.product(paths, models.values()):
             steps(path, model, path.with_suffix(".tif"))
-        timings = [time_group(paths, model) for _ in range(rounds)]
-        medians = {
-            step: statistics.median(timing[step] for timing in timings) for step in timings[0]
-        }
-        total = sum(medians[step] for step in STEPS)
-        result[group] = {
-            "runtime": "Keras" if isinstance(fastest, keras.Model) else "ONNX Runtime",
-            "images": len(paths),
-            "pixels": sum(images.read_image(path)[..., 0].size for path in paths),
-            "images_per_second": len(paths) / total,
-            "seconds": {step: medians[step] for step in (*STEPS, "floor")},
-            "network_share": medians["network"] / total,
-            "network_over_floor": medians["network"] / medians["floor"],
-            "peak_memory_megabytes": memory(
-                name, max(paths, key=lambda path: images.read_image(path).size)
-            ),
-            "forward_pass": compare_runtimes(name, paths[-1]) if group == "512" else None,
-        }
+        seconds = in_turns(
+            {name: functools.partial(time_group, paths, model) for name, model in models.items()},
+            rounds,
+        )
+        largest = max(paths, key=lambda path: images.read_image(path).size)
+        for name, times in seconds.items():
+            total = sum(times[step] for step in STEPS)
+            result[name][group] = {
+                "runtime": "Keras" if isinstance(fastest[name], keras.Model) else "ONNX Runtime",
+                "images": len(paths),
+                "pixels": sum(images.read_image(path)[..., 0].size for path in paths),
+                "images_per_second": len(paths) / total,
+                "seconds": times,
+                "network_share": times["network"] / total,
+                "network_over_floor": times["network"] / times["floor"],
+                "peak_memory_megabytes": memory(name, largest),
+                "forward_pass": compare_runtimes(name, paths[-1]) if group == "512" else None,
+            }
     return result
 
 
@@ -214,17 +234,22 @@ def compare_runtimes(name: str, path: Path) -> dict[str, dict[str, float]]:
     with contextlib.suppress(ImportError):
         by_onnx = runtimes.onnx_runner(name)
         runs["onnxruntime"] = lambda: by_onnx(batch)
-    result = {}
-    for runtime, run in runs.items():
-        maps = run()
-        times = [timed(run) for _ in range(5)]
-        result[runtime] = {
-            "seconds": statistics.median(times),
+    found = {runtime: run() for runtime, run in runs.items()}
+
+    def measure(run: Callable) -> dict[str, float]:
+        return {"seconds": timed(run)}
+
+    measurements = {runtime: functools.partial(measure, run) for runtime, run in runs.items()}
+    return {
+        runtime: {
+            **seconds,
             "largest_difference": max(
-                float(np.abs(maps[head] - values).max()) for head, values in expected.items()
+                float(np.abs(found[runtime][head] - values).max())
+                for head, values in expected.items()
             ),
         }
-    return result
+        for runtime, seconds in in_turns(measurements, rounds=5).items()
+    }
 
 
 def memory(name: str, path: Path) -> float:
@@ -234,14 +259,32 @@ def memory(name: str, path: Path) -> float:
     return round(int(child.stdout.split()[-1]) * 1024 / 1e6)
 
 
-def measure_separation(size: int, spacing: int, rounds: int) -> dict[str, float]:
-    """Seconds that all of `segment` but the network takes for a square image of drawn nuclei."""
+def measure_separation(
+    drawn: list[tuple[int, int]], rounds: int
+) -> dict[tuple[int, int], dict[str, float]]:
+    """Seconds that all of `segment` but the network takes for square images of drawn nuclei.
+
+    Args:
+        drawn: Size of each image and spacing of its nuclei, in pixels.
+        rounds: Number of measurements of each.
+    """
+    pictures = {each: draw_nuclei(*each) for each in drawn}
+
+    def measure(image: np.ndarray) -> dict[str, float]:
+        start = time.perf_counter()
+        label_map = keras_nuclei.segment(image, read_off, scale=1)
+        seconds = time.perf_counter() - start
+        return {"size": len(image), "nuclei": int(label_map.max()), "seconds": seconds}
+
+    measurements = {each: functools.partial(measure, image) for each, image in pictures.items()}
+    return in_turns(measurements, rounds)
+
+
+def draw_nuclei(size: int, spacing: int) -> np.ndarray:
+    """Draw round nuclei in rows and columns, brightest in the middle: uint8 `(size, size)`."""
     down, right = np.ogrid[:size, :size]
     apart = np.hypot(down % spacing - spacing // 2, right % spacing - spacing // 2)
-    image = np.rint(255 * np.clip(1 - apart / 14, 0, 1)).astype("uint8")
-    label_map = keras_nuclei.segment(image, read_off, scale=1)
-    times = [timed(lambda: keras_nuclei.segment(image, read_off, scale=1)) for _ in range(rounds)]
-    return {"size": size, "nuclei": int(label_map.max()), "seconds": statistics.median(times)}
+    return np.rint(255 * np.clip(1 - apart / 14, 0, 1)).astype("uint8")
 
 
 def read_off(batch: np.ndarray) -> dict[str, np.ndarray]:

@@ -120,7 +120,9 @@ class _Stitcher:
             if not self._is_due(box, place, mostly_free=2 * taken.size < beneath.size):
                 continue
             seen = int(np.count_nonzero(beneath != _UNSEEN))
-            known = [n for n, shared in _counts(taken) if 2 * shared > min(seen, areas[n])]
+            # Mostly none is taken, and to count none takes long.
+            counts = _counts(taken) if taken.size else []
+            known = [n for n, shared in counts if 2 * shared > min(seen, areas[n])]
             if not known:
                 if taken.size == beneath.size:
                     continue  # no pixel left to draw

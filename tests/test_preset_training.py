@@ -197,7 +197,7 @@ def test_the_steps_of_a_file_add_up_and_its_label_map_is_written(tmp_path):
 
 def test_the_cost_of_separation_is_of_as_many_nuclei_as_are_drawn(tmp_path):
     by_pixels, by_nuclei = (
-        [inference.measure_separation(size, spacing, rounds=1) for size, spacing in drawn]
+        list(inference.measure_separation(drawn, rounds=1).values())
         for drawn in ([(120, 40), (240, 40)], [(240, 60), (240, 40)])
     )
     assert [each["nuclei"] for each in by_pixels] == [3**2, 6**2]
