@@ -202,12 +202,14 @@ def look(
     image = resize(image, scaled_size(image.shape[:2], scale))
     maps = predict_maps(image, model, tile_size=tile_size)
     label_map = label_maps(maps)
-    areas = np.bincount(label_map.ravel())[1:]
-    if not len(areas):
+    inside = label_map > 0
+    numbers = label_map[inside]
+    if not numbers.size:
         return Look(0.0, float(SMALLEST_DIAMETER), label_map)
-    certainty = maps["foreground"][label_map > 0].mean()
+    areas = np.bincount(numbers)[1:]
+    certainty = maps["foreground"][inside].mean()
     middles = np.zeros(len(areas) + 1, "float32")
-    np.maximum.at(middles, label_map.ravel(), maps["distance"].ravel())
+    np.maximum.at(middles, numbers, maps["distance"][inside, 0])
     clarity = certainty * np.average(middles[1:], weights=areas)
     return Look(float(clarity), typical_diameter(areas) / scale, label_map)
 

@@ -223,11 +223,15 @@ def _drop_small(mask: np.ndarray, min_area: int) -> np.ndarray:
 
 def _renumber(label_map: np.ndarray, min_area: int) -> np.ndarray:
     """Drop what has fewer pixels, and close the gaps in the numbers."""
-    kept = np.bincount(label_map.ravel(), minlength=1) >= min_area
-    if kept[1:].all():  # to look up every pixel takes long
+    inside = label_map > 0  # most pixels are not, and to look up every pixel takes long
+    numbers = label_map[inside]
+    kept = np.bincount(numbers, minlength=1) >= min_area
+    if kept[1:].all():
         return label_map.astype(np.int32, copy=False)
     kept[0] = False
-    return np.where(kept, np.cumsum(kept), 0).astype(np.int32)[label_map]
+    renumbered = np.zeros(label_map.shape, np.int32)
+    renumbered[inside] = np.where(kept, np.cumsum(kept), 0)[numbers]
+    return renumbered
 
 
 def _as_map(values: np.ndarray, name: str) -> np.ndarray:

@@ -114,11 +114,18 @@ def predict_tiled(
     rows = _cover_on_grid(height, fixed_height, tile_size, overlap)
     columns = _cover_on_grid(width, fixed_width, tile_size, overlap)
     batch_size = batch_size or max(1, _BATCH_PIXELS // (rows.tile * columns.tile))
+    predictions = _predictions(
+        image, model, rows, columns, batch_size, _SYMMETRIES[augmentations], progress
+    )
+    if len(rows.starts) == len(columns.starts) == 1:  # nothing to blend
+        ((_, heads),) = predictions
+        outputs = _outputs(out, heads, (height, width))
+        for name, output in outputs.items():
+            output[:] = heads[name][0, :height, :width]
+        return outputs.get(None, outputs)
     row_weights, column_weights = rows.weights(), columns.weights()
     blends: dict[str | None, _Blend] = {}
-    for tiles, heads in _predictions(
-        image, model, rows, columns, batch_size, _SYMMETRIES[augmentations], progress
-    ):
+    for tiles, heads in predictions:
         if not blends:
             outputs = _outputs(out, heads, (height, width))
             blends = {name: _Blend(outputs[name], rows, columns) for name in heads}
