@@ -1,6 +1,7 @@
 """How presets are trained: crops, looks, targets against slow twins, and a run on drawn images."""
 
 import dataclasses
+import functools
 import json
 import re
 import time
@@ -193,6 +194,19 @@ def test_the_steps_of_a_file_add_up_and_its_label_map_is_written(tmp_path):
     assert inference.time_group([tmp_path / "image.png"] * 2, model)["floor"] > 0
     expected = keras_nuclei.segment(image, model)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "labels.tif"), expected)
+
+
+def test_what_is_compared_is_timed_in_turns_and_the_shortest_round_counts():
+    times, order = {"a": [3.0, 1.0, 2.0], "b": [5.0, 7.0, 6.0]}, []
+
+    def measure(name):
+        order.append(name)
+        return {"seconds": times[name][order.count(name) - 1], "size": 9}
+
+    measurements = {name: functools.partial(measure, name) for name in times}
+    found = inference.in_turns(measurements, rounds=3)
+    assert found == {"a": {"seconds": 1.0, "size": 9}, "b": {"seconds": 5.0, "size": 9}}
+    assert order == ["a", "b"] * 3
 
 
 def test_the_cost_of_separation_is_of_as_many_nuclei_as_are_drawn(tmp_path):
