@@ -306,15 +306,16 @@ def require_settings(name: str, result: dict) -> None:
 def modalities_table(preset: str = "nuclei_base") -> str:
     """Scores of a preset on the official test by modality."""
     lines = [
-        "| official test | number | nuclei | Dice | AP@0.5 | DSB score | missed | extra | split "
-        "| merged |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| official test | number | nuclei | found | Dice | AP@0.5 | DSB score | missed | extra "
+        "| split | merged |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     parts = read(f"{preset}-all")["scores"]
     unseen = {"fields unseen in training": parts["official_test_unseen_fields"]["all"]}
     for modality, scores in (parts["official_test"] | unseen).items():
         lines.append(
-            f"| {modality} | {scores['images']} | {scores['true_nuclei']} | {scores['dice']:.3f}"
+            f"| {modality} | {scores['images']} | {scores['true_nuclei']}"
+            f" | {scores['predicted_nuclei']} | {scores['dice']:.3f}"
             f" | {scores['ap50_per_image']:.3f} | {scores['dsb_per_image']:.3f}"
             f" | {scores['missed']} | {scores['extra']} | {scores['split']} | {scores['merged']} |"
         )
@@ -537,7 +538,7 @@ def data_table() -> str:
     """What preparing and reading cost."""
     result = read("data")
     rows = {
-        "prepare_over_decode": "preparing all 735 images / decoding their PNG files",
+        "prepare_over_decode": "preparing all 735 images / decoding all PNG files by OpenCV",
         "read_over_raw": "images per second, prepared / raw folder",
         "cached_over_raw": "images per second, cached / raw folder",
         "peak_memory_megabytes": "peak memory of preparing, MB",
