@@ -26,7 +26,7 @@ from tqdm import tqdm
 import keras_nuclei
 from benchmarks import nuclei, pipeline
 from benchmarks.runs import load, segment_settings, write_json
-from keras_nuclei import instances, matching, overlay, scores, segmentation
+from keras_nuclei import images, instances, matching, overlay, scores, segmentation
 from keras_nuclei.diameters import model_scale
 from keras_nuclei.maps import label_maps, predict_maps
 
@@ -84,13 +84,13 @@ def main(argv: list[str] | None = None) -> Path:
 def held_back(training: dict, data_dir: str | None) -> dict[str, list[nuclei.NucleiImage]]:
     """The images that a run has not learned from, by the name of the part."""
     name, split = pipeline.DATA_SETS[training["data"]], training["split"]
-    train = nuclei.load(name, "train", data_dir)
+    train = nuclei.load(name, "train", data_dir, normalized=False)
     if split in ("random", "grouped"):
         fields = np.array([row.field_of_view for row in train])
         parts = pipeline.split_indices(fields, split, seed=0)
         return {part: [train[i] for i in parts[part]] for part in ("validation", "test")}
     if split == "all":
-        official = nuclei.load(name, "test", data_dir)
+        official = nuclei.load(name, "test", data_dir, normalized=False)
         known = {row.field_of_view for row in train}
         unseen = [row for row in official if row.field_of_view not in known]
         return {"official_test": official, "official_test_unseen_fields": unseen}
@@ -123,7 +123,7 @@ def predict(
         The scale, and the maps by number of augmentations.
     """
     scale = model_scale(segmentation.estimate_diameter(row.image, model))
-    image = row.image.astype("float32")
+    image = images.normalize(row.image)
     maps = {
         number: predict_maps(image, model, scale=scale, augmentations=number) for number in views
     }
@@ -272,7 +272,7 @@ def draw(rows: list[nuclei.NucleiImage], found: list[Found], path: Path) -> None
     for line, (title, index) in zip(axes, chosen.items(), strict=True):
         row = rows[index]
         pictures = (
-            row.image,
+            images.normalize(row.image).astype("uint8"),
             overlay(row.image, row.label_map),
             overlay(row.image, found[index].label_map),
         )

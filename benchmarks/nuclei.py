@@ -30,7 +30,8 @@ class NucleiImage:
 
     Attributes:
         image_id: Its name as published.
-        image: uint8 `(H, W, 3)`, 0..255, as `keras_nuclei.images.normalize` makes it.
+        image: uint8 `(H, W, 3)`, 0..255, as `keras_nuclei.images.normalize` makes it but for
+            rounding; or as the data set has it, if `load` is asked for that.
         label_map: int32 `(H, W)`.
         modality: `"fluorescence"`, `"histology"` or `"brightfield"`.
         field_of_view: Number that tiles of one field share.
@@ -46,13 +47,17 @@ class NucleiImage:
     diameter: float
 
 
-def load(name: str, split: str, data_dir: str | None = None) -> list[NucleiImage]:
+def load(
+    name: str, split: str, data_dir: str | None = None, *, normalized: bool = True
+) -> list[NucleiImage]:
     """Load a split, preparing the data set first where it isn't yet.
 
     Args:
         name: `"dsb2018"` or `"dsb2018/<config>"`.
         split: `"train"` or `"test"`.
         data_dir: Where prepared data sets are; None for TFDS's own place.
+        normalized: Whether the images are as crops are cut from, their contrast stretched and
+            rounded, or as the data set has them, to be segmented as a user's are.
 
     Returns:
         The images, sorted by their id.
@@ -60,18 +65,22 @@ def load(name: str, split: str, data_dir: str | None = None) -> list[NucleiImage
     builder = tfds.builder(name, data_dir=data_dir)
     builder.download_and_prepare()
     modalities = builder.info.features["modality"].names
-    rows = [as_nuclei_image(row, modalities) for row in builder.as_data_source(split)]
+    examples = builder.as_data_source(split)
+    rows = [as_nuclei_image(example, modalities, normalized) for example in examples]
     return sorted(rows, key=lambda row: row.image_id)
 
 
-def as_nuclei_image(example: dict, modalities: list[str]) -> NucleiImage:
-    """Make of an example of the data set what a preset learns from."""
+def as_nuclei_image(example: dict, modalities: list[str], normalized: bool) -> NucleiImage:
+    """Make of an example of the data set what a preset learns from, or is judged by."""
+    image = example["image"]
+    if normalized:
+        image = np.round(images.normalize(image)).astype(np.uint8)
     label_map = example["instances"][..., 0].astype(np.int32)
     areas = np.bincount(label_map.ravel())[1:]
     diameter = typical_diameter(areas) if len(areas) else 20.0
     return NucleiImage(
         image_id=example["image_id"].decode(),
-        image=np.round(images.normalize(example["image"])).astype(np.uint8),
+        image=image,
         label_map=label_map,
         modality=modalities[example["modality"]],
         field_of_view=int(example["field_of_view"]),
