@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import PIL.Image
 import pytest
+import tensorflow_datasets as tfds
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,7 +35,7 @@ from benchmarks import (
     targets,
     tile_sizes,
 )
-from keras_nuclei import instances, matching, runtimes
+from keras_nuclei import images, instances, matching, runtimes
 from keras_nuclei.diameters import LARGEST_DIAMETER, model_scale
 from keras_nuclei.maps import predict_maps, resize, scaled_size
 from keras_nuclei.presets import PRESETS
@@ -818,6 +819,23 @@ def test_the_trial_of_recipes_learns_nothing_of_what_it_is_judged_by(tiny, tmp_p
     # Begun again, it goes on, which here is to do nothing.
     monkeypatch.setattr(presets, "learn", None)
     assert json.loads(recipes.main(command).read_text()) == result
+
+
+def test_images_are_scored_as_users_have_them():
+    held_back = evaluate_presets.held_back({"data": "synthetic", "split": "random"}, None)
+    builder = tfds.builder(pipeline.DATA_SETS["synthetic"])
+    stored = {each["image_id"].decode(): each["image"] for each in builder.as_data_source("train")}
+    for row in held_back["test"]:
+        np.testing.assert_array_equal(row.image, stored[row.image_id])
+    # Of so few levels, rounding the stretched contrast would show.
+    faint = dataclasses.replace(held_back["test"][0], image=held_back["test"][0].image // 8 + 30)
+    model = runtimes.fastest("nuclei_small")
+    predicted = evaluate_presets.predict(faint, model, views=(1,))
+    expected = predict_maps(images.normalize(faint.image), model, scale=predicted.scale)
+    np.testing.assert_array_equal(predicted.maps[1]["foreground"], expected["foreground"])
+    found = evaluate_presets.find(faint, predicted, 1, instances.THRESHOLD)
+    np.testing.assert_array_equal(found.label_map, keras_nuclei.segment(faint.image, model))
+    assert found.label_map.max() > 0
 
 
 @pytest.mark.parametrize(
