@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -108,14 +108,12 @@ def write_images(rows: list[nuclei.NucleiImage], folder: Path) -> dict[str, list
     return files
 
 
-def in_turns(
-    measurements: dict[Hashable, Callable[[], dict[str, float]]], rounds: int
-) -> dict[Hashable, dict[str, float]]:
-    """What is measured, one after the other and round by round; of each the shortest time."""
+def in_turns(measure: Callable[..., dict[str, float]], cases: dict, rounds: int) -> dict:
+    """What is measured of each case, one after the other and round by round; the shortest time."""
     times = defaultdict(list)
     for _ in range(rounds):
-        for name, measure in measurements.items():
-            times[name].append(measure())
+        for name, case in cases.items():
+            times[name].append(measure(case))
     return {
         name: {key: min(each[key] for each in found) for key in found[0]}
         for name, found in times.items()
@@ -131,22 +129,18 @@ def measure_presets(files: dict[str, list[Path]], rounds: int) -> dict[str, dict
         # Keras compiles every size once, when it is first seen: that is not what is measured.
         for path, model in itertools.product(paths, models.values()):
             steps(path, model, path.with_suffix(".tif"))
-        seconds = in_turns(
-            {name: functools.partial(time_group, paths, model) for name, model in models.items()},
-            rounds,
-        )
-        largest = max(paths, key=lambda path: images.read_image(path).size)
-        for name, times in seconds.items():
+        pixels = {path: images.read_image(path)[..., 0].size for path in paths}
+        for name, times in in_turns(functools.partial(time_group, paths), models, rounds).items():
             total = sum(times[step] for step in STEPS)
             result[name][group] = {
                 "runtime": "Keras" if isinstance(fastest[name], keras.Model) else "ONNX Runtime",
                 "images": len(paths),
-                "pixels": sum(images.read_image(path)[..., 0].size for path in paths),
+                "pixels": sum(pixels.values()),
                 "images_per_second": len(paths) / total,
                 "seconds": times,
                 "network_share": times["network"] / total,
                 "network_over_floor": times["network"] / times["floor"],
-                "peak_memory_megabytes": memory(name, largest),
+                "peak_memory_megabytes": memory(name, max(paths, key=pixels.__getitem__)),
                 "forward_pass": compare_runtimes(name, paths[-1]) if group == "512" else None,
             }
     return result
@@ -235,11 +229,7 @@ def compare_runtimes(name: str, path: Path) -> dict[str, dict[str, float]]:
         by_onnx = runtimes.onnx_runner(name)
         runs["onnxruntime"] = lambda: by_onnx(batch)
     found = {runtime: run() for runtime, run in runs.items()}
-
-    def measure(run: Callable) -> dict[str, float]:
-        return {"seconds": timed(run)}
-
-    measurements = {runtime: functools.partial(measure, run) for runtime, run in runs.items()}
+    times = in_turns(lambda run: {"seconds": timed(run)}, runs, rounds=5)
     return {
         runtime: {
             **seconds,
@@ -248,7 +238,7 @@ def compare_runtimes(name: str, path: Path) -> dict[str, dict[str, float]]:
                 for head, values in expected.items()
             ),
         }
-        for runtime, seconds in in_turns(measurements, rounds=5).items()
+        for runtime, seconds in times.items()
     }
 
 
@@ -268,7 +258,6 @@ def measure_separation(
         drawn: Size of each image and spacing of its nuclei, in pixels.
         rounds: Number of measurements of each.
     """
-    pictures = {each: draw_nuclei(*each) for each in drawn}
 
     def measure(image: np.ndarray) -> dict[str, float]:
         start = time.perf_counter()
@@ -276,8 +265,7 @@ def measure_separation(
         seconds = time.perf_counter() - start
         return {"size": len(image), "nuclei": int(label_map.max()), "seconds": seconds}
 
-    measurements = {each: functools.partial(measure, image) for each, image in pictures.items()}
-    return in_turns(measurements, rounds)
+    return in_turns(measure, {each: draw_nuclei(*each) for each in drawn}, rounds)
 
 
 def draw_nuclei(size: int, spacing: int) -> np.ndarray:

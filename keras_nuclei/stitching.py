@@ -120,9 +120,7 @@ class _Stitcher:
             if not self._is_due(box, place, mostly_free=2 * taken.size < beneath.size):
                 continue
             seen = int(np.count_nonzero(beneath != _UNSEEN))
-            # Mostly none is taken, and to count none takes long.
-            counts = _counts(taken) if taken.size else []
-            known = [n for n, shared in counts if 2 * shared > min(seen, areas[n])]
+            known = [n for n, shared in _counts(taken) if 2 * shared > min(seen, areas[n])]
             if not known:
                 if taken.size == beneath.size:
                     continue  # no pixel left to draw
@@ -153,6 +151,8 @@ class _Stitcher:
 
 def _counts(numbers: np.ndarray) -> list[tuple[int, int]]:
     """Each number with how often it occurs."""
+    if not numbers.size:  # mostly so, and to sort none takes long, too
+        return []
     values, counts = np.unique(numbers, return_counts=True)
     return list(zip(values.tolist(), counts.tolist(), strict=True))
 

@@ -1,7 +1,6 @@
 """How presets are trained: crops, looks, targets against slow twins, and a run on drawn images."""
 
 import dataclasses
-import functools
 import json
 import re
 import time
@@ -204,8 +203,7 @@ def test_what_is_compared_is_timed_in_turns_and_the_shortest_round_counts():
         order.append(name)
         return {"seconds": times[name][order.count(name) - 1], "size": 9}
 
-    measurements = {name: functools.partial(measure, name) for name in times}
-    found = inference.in_turns(measurements, rounds=3)
+    found = inference.in_turns(measure, {name: name for name in times}, rounds=3)
     assert found == {"a": {"seconds": 1.0, "size": 9}, "b": {"seconds": 5.0, "size": 9}}
     assert order == ["a", "b"] * 3
 
